@@ -1,0 +1,117 @@
+"""The compiled part of the build: one module for each instruction set, all from src/nnfast/_core.pyx.
+
+Everything that can be said statically stands in pyproject.toml. Environment variables read here:
+
+NNFAST_REQUIRE_OPENMP=1  a compiler without OpenMP is an error (set when wheels are built), not a warning
+NNFAST_DEBUG_CHECKS=1    bounds checks on and optimisation off, to find a wrong index
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import warnings
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+DEBUG = os.environ.get("NNFAST_DEBUG_CHECKS") == "1"
+OPENMP_REQUIRED = os.environ.get("NNFAST_REQUIRE_OPENMP") == "1" or os.environ.get("CIBUILDWHEEL") == "1"
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "cdivision": True,
+}
+
+# GCC unrolls short loops completely before it vectorises, and then fails; the limit must be below the columns of the
+# narrowest tile (_compiler.h): 8 and 4. Clang has no such option and no such trouble.
+GCC_PEELING = {"_core_v4": "7", "_core_v3": "3", "_core": "3"}
+X86_64_FLAGS = {
+    "_core": ["-march=x86-64-v2"],
+    "_core_v3": ["-march=x86-64-v3"],
+    "_core_v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
+MSVC_X86_64_FLAGS = {"_core": [], "_core_v3": ["/arch:AVX2"], "_core_v4": ["/arch:AVX512"]}
+
+
+def target_is_x86_64() -> bool:
+    """Whether the build is for x86-64, also when the machine that builds is not."""
+    target = os.environ.get("ARCHFLAGS") or os.environ.get("VSCMD_ARG_TGT_ARCH") or sysconfig.get_platform()
+    if target == sysconfig.get_platform() and platform.machine() not in target:
+        target = platform.machine()     # macOS "universal2"
+    return any(name in target.lower() for name in ("x86_64", "amd64", "x64"))
+
+
+class BuildKernels(build_ext):
+    """Adds the compiler's flags once the compiler is known."""
+
+    def build_extensions(self) -> None:
+        self.parallel = self.parallel or os.cpu_count()
+        msvc = self.compiler.compiler_type == "msvc"
+        compile_openmp, link_openmp = (["/openmp"], []) if msvc else self.openmp_flags()
+        for extension in self.extensions:
+            name = extension.name.rpartition(".")[2]
+            extension.extra_compile_args += self.msvc_flags(name) if msvc else self.gcc_flags(name)
+            extension.extra_compile_args += compile_openmp
+            extension.extra_link_args += link_openmp
+        super().build_extensions()
+
+    def gcc_flags(self, name: str) -> list[str]:
+        # Never -ffast-math: linked into a shared library it changes the floating-point mode of the whole process.
+        # -fno-math-errno and -fno-trapping-math alone let square roots and choices be vectorised.
+        flags = ["-O0" if DEBUG else "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+        if target_is_x86_64():
+            flags += X86_64_FLAGS[name]
+        if self.compiles(["--param", f"max-completely-peel-times={GCC_PEELING[name]}"]):
+            flags += ["--param", f"max-completely-peel-times={GCC_PEELING[name]}"]
+        return flags
+
+    def msvc_flags(self, name: str) -> list[str]:
+        return ["/Od" if DEBUG else "/O2", "/fp:contract"] + (MSVC_X86_64_FLAGS[name] if target_is_x86_64() else [])
+
+    def openmp_flags(self) -> tuple[list[str], list[str]]:
+        apple = (["-Xpreprocessor", "-fopenmp"], ["-lomp"])
+        candidates = [apple] if sys.platform == "darwin" else [(["-fopenmp"], ["-fopenmp"])]
+        for compile_flags, link_flags in candidates:
+            if self.compiles(compile_flags, link_flags, "#include <omp.h>\nint main(void) { return !omp_get_num_procs(); }"):
+                return compile_flags, link_flags
+        message = "the C compiler has no OpenMP: nnfast is built for one thread"
+        if OPENMP_REQUIRED:
+            raise SystemExit(message)
+        warnings.warn(message, stacklevel=1)
+        return [], []
+
+    def compiles(
+        self, flags: list[str], link_flags: list[str] | None = None, source: str = "int main(void) { return 0; }"
+    ) -> bool:
+        """Whether the compiler takes these flags without a warning, and links where link flags are given."""
+        command = list(self.compiler.compiler_so)[:1] + ["-Werror", *flags]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "try.c")
+            path.write_text(source + "\n")
+            output = ["-o", str(Path(folder, "try"))]
+            command += [str(path), *output] + (["-c"] if link_flags is None else link_flags)
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def kernels() -> list[Extension]:
+    """The builds of _core.pyx: each in a folder of its own, since cythonize names the C file after the .pyx."""
+    # The debug build is of the baseline alone: bounds checks are the same in all of them.
+    names = list(X86_64_FLAGS) if target_is_x86_64() and not DEBUG else ["_core"]
+    extensions = []
+    for name in names:
+        extension = Extension(
+            f"nnfast.{name}", ["src/nnfast/_core.pyx"], include_dirs=["src/nnfast"], depends=["src/nnfast/_compiler.h"]
+        )
+        folder = f"build/cython/{name}"
+        extensions += cythonize([extension], build_dir=folder, compiler_directives=DIRECTIVES, quiet=True)
+    return extensions
+
+
+setup(ext_modules=kernels(), cmdclass={"build_ext": BuildKernels})

@@ -1,0 +1,52 @@
+"""nnfast: multi-layer perceptrons on the CPU, fast.
+
+Reading order: networks and their training, layers, output layers, optimisers, gradients, data, threads. The book's
+modules (`nnfast.functions`, `nnfast.layers`, `nnfast.gradient`, ...) hold the names that its scripts import.
+"""
+
+from nnfast.network import MultiLayerNet, MultiLayerNetExtend, Network, TwoLayerNet
+from nnfast.trainer import Epoch, History, Trainer
+from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
+from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
+from nnfast.gradient import numerical_gradient
+from nnfast.datasets import load_digits, load_mnist
+from nnfast._threads import get_num_threads, set_num_threads
+from nnfast._config import __version__, show_config
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Affine",
+    "BatchNormalization",
+    "Dropout",
+    "Epoch",
+    "Gelu",
+    "History",
+    "Identity",
+    "IdentityWithLoss",
+    "LeakyRelu",
+    "Momentum",
+    "MultiLayerNet",
+    "MultiLayerNetExtend",
+    "Nesterov",
+    "Network",
+    "RMSprop",
+    "Relu",
+    "Sigmoid",
+    "SigmoidWithLoss",
+    "SoftmaxWithLoss",
+    "Tanh",
+    "Trainer",
+    "TwoLayerNet",
+    "__version__",
+    "get_num_threads",
+    "load_digits",
+    "load_mnist",
+    "numerical_gradient",
+    "set_num_threads",
+    "show_config",
+]

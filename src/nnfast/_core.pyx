@@ -1,0 +1,58 @@
+"""The kernels: arithmetic and parallel loops, nothing else.
+
+One source for every instruction set and both dtypes (`floating` is float32 or float64). setup.py compiles it
+once for each instruction set; `_kernels.py` picks one and is the only importer. Three rungs: an inline function for
+one element, row, tile or chunk (leading underscore); a loop that divides them among threads; and, in the Python
+files, a class that checks and allocates.
+
+Every kernel keeps four promises:
+
+1. It checks nothing: shapes, strides and values are the caller's duty (`_kernels.py` and `_validation.py`).
+2. It allocates nothing: outputs and workspaces are given.
+3. Each element is written by one thread, summed in an order that does not depend on how many there are: the same
+   bits for any number of threads.
+4. The body of a parallel loop is one call (Cython would read `total += x` inside one as a sum over threads).
+
+Arguments come in the order inputs, outputs, settings, num_threads. Inputs are const. Letters for shapes:
+B examples (batch), I inputs, O outputs, C classes, N elements of a flattened array.
+"""
+from cython cimport floating
+from cython.parallel cimport parallel, prange
+from libc.math cimport INFINITY, erf, erff, exp as exp_libc, fabs, log, log1p, sqrt, sqrtf
+from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
+
+cdef extern from "_compiler.h" nogil:
+    const char* NNFAST_ISA
+    int NNFAST_OPENMP
+    int nnfast_cpu_level()
+    int32_t nnfast_float_bits(float x)
+    int64_t nnfast_double_bits(double x)
+    float nnfast_float_from_bits(int32_t bits)
+    double nnfast_double_from_bits(int64_t bits)
+    enum:
+        TILE_ROWS "NNFAST_TILE_ROWS"
+        FLOAT_LANES "NNFAST_FLOAT_LANES"
+        DOUBLE_LANES "NNFAST_DOUBLE_LANES"
+        WIDEST "NNFAST_WIDEST"
+        WIDEST_COLUMNS "NNFAST_WIDEST * NNFAST_FLOAT_LANES"
+
+# A chunk of a flattened array: the unit in which element-wise work is handed to threads. 2048 elements are some
+# 0.2 microseconds of ReLU, far more than handing them out costs, and 16 KiB of float64 stay in the L1 cache.
+cdef enum:
+    CHUNK = 2048
+
+ISA = NNFAST_ISA.decode()
+OPENMP = NNFAST_OPENMP
+
+
+def cpu_level():
+    """The highest x86-64 level that processor and system support: 4, 3, or 0 for neither."""
+    return nnfast_cpu_level()
+
+
+include "_core_vector_maths.pxi"
+include "_core_products.pxi"
+include "_core_layers.pxi"
+include "_core_losses.pxi"
+include "_core_optimizers.pxi"
+include "_core_gradient.pxi"

@@ -1,0 +1,330 @@
+# Activations on flattened arrays, dropout, and batch normalisation: forward and backward side by side.
+
+cdef inline Py_ssize_t _chunks(Py_ssize_t n) noexcept nogil:
+    return (n + CHUNK - 1) // CHUNK
+
+
+cdef inline Py_ssize_t _chunk_end(Py_ssize_t chunk, Py_ssize_t n) noexcept nogil:
+    return n if n < (chunk + 1) * CHUNK else (chunk + 1) * CHUNK
+
+
+# ReLU
+
+cdef void _relu_forward_chunk(const floating* x, floating* y, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        y[i] = <floating>0. if x[i] <= 0 else x[i]
+
+
+def relu_forward(const floating[::1] x, floating[::1] y, int num_threads):
+    """y = x where x > 0, else 0; NaN stays NaN. x, y: (N,)."""
+    cdef Py_ssize_t chunk, n = x.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _relu_forward_chunk(&x[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
+
+
+cdef void _relu_backward_chunk(
+    const floating* y, const floating* dy, floating* dx, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        dx[i] = <floating>0. if y[i] <= 0 else dy[i]
+
+
+def relu_backward(const floating[::1] y, const floating[::1] dy, floating[::1] dx, int num_threads):
+    """dx = dy where y > 0, else 0. y, dy, dx: (N,)."""
+    cdef Py_ssize_t chunk, n = y.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _relu_backward_chunk(&y[0], &dy[0], &dx[0], chunk * CHUNK, _chunk_end(chunk, n))
+
+
+# Leaky ReLU
+
+cdef void _leaky_relu_forward_chunk(
+    const floating* x, floating* y, floating slope, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        y[i] = slope * x[i] if x[i] <= 0 else x[i]
+
+
+def leaky_relu_forward(const floating[::1] x, floating[::1] y, double slope, int num_threads):
+    """y = x where x > 0, else slope * x. x, y: (N,)."""
+    cdef Py_ssize_t chunk, n = x.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _leaky_relu_forward_chunk(&x[0], &y[0], <floating>slope, chunk * CHUNK, _chunk_end(chunk, n))
+
+
+cdef void _leaky_relu_backward_chunk(
+    const floating* x, const floating* dy, floating* dx, floating slope, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        dx[i] = slope * dy[i] if x[i] <= 0 else dy[i]
+
+
+def leaky_relu_backward(
+    const floating[::1] x, const floating[::1] dy, floating[::1] dx, double slope, int num_threads
+):
+    """dx = dy where x > 0, else slope * dy. x, dy, dx: (N,)."""
+    cdef Py_ssize_t chunk, n = x.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _leaky_relu_backward_chunk(&x[0], &dy[0], &dx[0], <floating>slope, chunk * CHUNK, _chunk_end(chunk, n))
+
+
+# Sigmoid
+
+cdef void _sigmoid_forward_chunk(const floating* x, floating* y, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        y[i] = _sigmoid(x[i])
+
+
+def sigmoid_forward(const floating[::1] x, floating[::1] y, int num_threads):
+    """y = 1 / (1 + exp(-x)). x, y: (N,)."""
+    cdef Py_ssize_t chunk, n = x.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _sigmoid_forward_chunk(&x[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
+
+
+cdef void _sigmoid_backward_chunk(
+    const floating* y, const floating* dy, floating* dx, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        dx[i] = dy[i] * (<floating>1. - y[i]) * y[i]
+
+
+def sigmoid_backward(const floating[::1] y, const floating[::1] dy, floating[::1] dx, int num_threads):
+    """dx = dy * y * (1 - y): from the output alone. y, dy, dx: (N,)."""
+    cdef Py_ssize_t chunk, n = y.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _sigmoid_backward_chunk(&y[0], &dy[0], &dx[0], chunk * CHUNK, _chunk_end(chunk, n))
+
+
+# Tanh
+
+cdef void _tanh_forward_chunk(const floating* x, floating* y, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        y[i] = _tanh(x[i])
+
+
+def tanh_forward(const floating[::1] x, floating[::1] y, int num_threads):
+    """y = tanh(x). x, y: (N,)."""
+    cdef Py_ssize_t chunk, n = x.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _tanh_forward_chunk(&x[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
+
+
+cdef void _tanh_backward_chunk(
+    const floating* y, const floating* dy, floating* dx, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        dx[i] = dy[i] * (<floating>1. - y[i] * y[i])
+
+
+def tanh_backward(const floating[::1] y, const floating[::1] dy, floating[::1] dx, int num_threads):
+    """dx = dy * (1 - y**2): from the output alone. y, dy, dx: (N,)."""
+    cdef Py_ssize_t chunk, n = y.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _tanh_backward_chunk(&y[0], &dy[0], &dx[0], chunk * CHUNK, _chunk_end(chunk, n))
+
+
+# GELU: x times the probability that a standard normal variable is below x (Hendrycks and Gimpel, 2016).
+
+cdef void _gelu_forward_chunk(const floating* x, floating* y, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef floating below
+    for i in range(first, last):
+        below = <floating>0.5 * (<floating>1. + _erf(x[i] * <floating>0.7071067811865476))
+        y[i] = x[i] * below if below > 0 else below * 0     # -infinity * 0 would be NaN; NaN stays NaN
+
+
+def gelu_forward(const floating[::1] x, floating[::1] y, int num_threads):
+    """y = x * (1 + erf(x / sqrt(2))) / 2. x, y: (N,)."""
+    cdef Py_ssize_t chunk, n = x.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _gelu_forward_chunk(&x[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
+
+
+cdef void _gelu_backward_chunk(
+    const floating* x, const floating* dy, floating* dx, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef floating below, density, z
+    for i in range(first, last):
+        z = x[i] if x[i] < <floating>40. else <floating>40.    # beyond +-40 the density is 0; z * 0 stays finite
+        z = z if z > <floating>-40. else <floating>-40.
+        below = <floating>0.5 * (<floating>1. + _erf(x[i] * <floating>0.7071067811865476))
+        density = <floating>0.3989422804014327 * _exp(<floating>-0.5 * z * z)
+        dx[i] = dy[i] * (below + z * density)
+
+
+def gelu_backward(const floating[::1] x, const floating[::1] dy, floating[::1] dx, int num_threads):
+    """dx = dy * (P(x) + x p(x)), P and p the standard normal distribution and density. x, dy, dx: (N,)."""
+    cdef Py_ssize_t chunk, n = x.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _gelu_backward_chunk(&x[0], &dy[0], &dx[0], chunk * CHUNK, _chunk_end(chunk, n))
+
+
+# Dropout: the mask is drawn by the layer; forward and backward both multiply by it.
+
+cdef void _masked_chunk(
+    const floating* x, const uint8_t* mask, floating* y, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        y[i] = x[i] * mask[i]
+
+
+def masked(const floating[::1] x, const uint8_t[::1] mask, floating[::1] y, int num_threads):
+    """y = x * mask, mask of 0 and 1. x, mask, y: (N,)."""
+    cdef Py_ssize_t chunk, n = x.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _masked_chunk(&x[0], &mask[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
+
+
+cdef void _scaled_chunk(
+    const floating* x, floating* y, floating factor, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        y[i] = x[i] * factor
+
+
+def scaled(const floating[::1] x, floating[::1] y, double factor, int num_threads):
+    """y = x * factor. x, y: (N,)."""
+    cdef Py_ssize_t chunk, n = x.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _scaled_chunk(&x[0], &y[0], <floating>factor, chunk * CHUNK, _chunk_end(chunk, n))
+
+
+# Batch normalisation (Ioffe and Szegedy, 2015). A thread owns blocks of columns: each column's sums run over the
+# whole batch in one thread. 16 columns are one cache line of float32.
+
+cdef enum:
+    COLUMN_BLOCK = 16
+
+
+cdef void _batch_normalization_forward_columns(
+    const floating* x, const floating* gamma, const floating* beta,
+    floating* y, floating* xn, floating* mean, floating* variance, floating* std,
+    Py_ssize_t rows, Py_ssize_t columns, double epsilon, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    cdef double sums[COLUMN_BLOCK]
+    cdef double difference
+    cdef Py_ssize_t i, j
+    for j in range(last - first):
+        sums[j] = 0
+    for i in range(rows):
+        for j in range(last - first):
+            sums[j] += x[i * columns + first + j]
+    for j in range(last - first):
+        mean[first + j] = <floating>(sums[j] / rows)
+        sums[j] = 0
+    for i in range(rows):
+        for j in range(last - first):
+            difference = x[i * columns + first + j] - mean[first + j]
+            sums[j] += difference * difference
+    for j in range(last - first):
+        variance[first + j] = <floating>(sums[j] / rows)
+        std[first + j] = <floating>sqrt(sums[j] / rows + epsilon)
+    for i in range(rows):
+        for j in range(first, last):
+            xn[i * columns + j] = (x[i * columns + j] - mean[j]) / std[j]
+            y[i * columns + j] = gamma[j] * xn[i * columns + j] + beta[j]
+
+
+def batch_normalization_forward(
+    const floating[:, ::1] x,       # in   (B, I)
+    const floating[::1] gamma,      # in   (I,)
+    const floating[::1] beta,       # in   (I,)
+    floating[:, ::1] y,             # out  (B, I)
+    floating[:, ::1] xn,            # out  (B, I)  x normalised
+    floating[::1] mean,             # out  (I,)    of the batch
+    floating[::1] variance,         # out  (I,)    of the batch, divided by B
+    floating[::1] std,              # out  (I,)    sqrt(variance + epsilon)
+    double epsilon,
+    int num_threads,
+):
+    """y = gamma * xn + beta, xn = (x - mean) / sqrt(variance + epsilon), column by column."""
+    cdef Py_ssize_t block, columns = x.shape[1], blocks = (x.shape[1] + COLUMN_BLOCK - 1) // COLUMN_BLOCK
+    for block in prange(blocks, nogil=True, schedule="static", num_threads=num_threads):
+        _batch_normalization_forward_columns(
+            &x[0, 0], &gamma[0], &beta[0], &y[0, 0], &xn[0, 0], &mean[0], &variance[0], &std[0],
+            x.shape[0], columns, epsilon, block * COLUMN_BLOCK,
+            columns if columns < (block + 1) * COLUMN_BLOCK else (block + 1) * COLUMN_BLOCK)
+
+
+cdef void _batch_normalization_predict_row(
+    const floating* x, const floating* gamma, const floating* beta, const floating* mean, const floating* variance,
+    floating* y, Py_ssize_t columns, floating epsilon,
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(columns):
+        y[j] = gamma[j] * ((x[j] - mean[j]) / _square_root(variance[j] + epsilon)) + beta[j]
+
+
+def batch_normalization_predict(
+    const floating[:, ::1] x,       # in   (B, I)
+    const floating[::1] gamma,      # in   (I,)
+    const floating[::1] beta,       # in   (I,)
+    const floating[::1] mean,       # in   (I,)  running
+    const floating[::1] variance,   # in   (I,)  running
+    floating[:, ::1] y,             # out  (B, I)
+    double epsilon,
+    int num_threads,
+):
+    """y = gamma * (x - mean) / sqrt(variance + epsilon) + beta."""
+    cdef Py_ssize_t row
+    for row in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
+        _batch_normalization_predict_row(&x[row, 0], &gamma[0], &beta[0], &mean[0], &variance[0], &y[row, 0],
+                                         x.shape[1], <floating>epsilon)
+
+
+cdef void _batch_normalization_backward_columns(
+    const floating* xn, const floating* std, const floating* gamma, const floating* dy,
+    floating* dx, floating* dgamma, floating* dbeta,
+    Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    cdef double sum_dy[COLUMN_BLOCK]
+    cdef double sum_dy_xn[COLUMN_BLOCK]
+    cdef floating mean_dy, mean_dy_xn
+    cdef Py_ssize_t i, j, at
+    for j in range(last - first):
+        sum_dy[j] = 0
+        sum_dy_xn[j] = 0
+    for i in range(rows):
+        for j in range(last - first):
+            at = i * columns + first + j
+            sum_dy[j] += dy[at]
+            sum_dy_xn[j] += <double>dy[at] * xn[at]
+    for j in range(last - first):
+        dbeta[first + j] = <floating>sum_dy[j]
+        dgamma[first + j] = <floating>sum_dy_xn[j]
+        mean_dy = <floating>(sum_dy[j] / rows)
+        mean_dy_xn = <floating>(sum_dy_xn[j] / rows)
+        for i in range(rows):
+            at = i * columns + first + j
+            dx[at] = gamma[first + j] / std[first + j] * (dy[at] - mean_dy - xn[at] * mean_dy_xn)
+
+
+def batch_normalization_backward(
+    const floating[:, ::1] xn,      # in   (B, I)  as forward left it
+    const floating[::1] std,        # in   (I,)    as forward left it
+    const floating[::1] gamma,      # in   (I,)
+    const floating[:, ::1] dy,      # in   (B, I)
+    floating[:, ::1] dx,            # out  (B, I)
+    floating[::1] dgamma,           # out  (I,)
+    floating[::1] dbeta,            # out  (I,)
+    int num_threads,
+):
+    """dbeta = sum(dy), dgamma = sum(dy * xn), dx = gamma / std * (dy - mean(dy) - xn * mean(dy * xn)), by column."""
+    cdef Py_ssize_t block, columns = xn.shape[1], blocks = (xn.shape[1] + COLUMN_BLOCK - 1) // COLUMN_BLOCK
+    for block in prange(blocks, nogil=True, schedule="static", num_threads=num_threads):
+        _batch_normalization_backward_columns(
+            &xn[0, 0], &std[0], &gamma[0], &dy[0, 0], &dx[0, 0], &dgamma[0], &dbeta[0],
+            xn.shape[0], columns, block * COLUMN_BLOCK,
+            columns if columns < (block + 1) * COLUMN_BLOCK else (block + 1) * COLUMN_BLOCK)

@@ -1,0 +1,225 @@
+# Softmax and the losses. A loss kernel writes each row's loss as float64 and returns their sum, added in the order of
+# the rows by one thread.
+
+cdef double _sum(const double* x, Py_ssize_t n) noexcept nogil:
+    cdef double total = 0
+    cdef Py_ssize_t i
+    for i in range(n):
+        total += x[i]
+    return total
+
+
+cdef void _softmax_row(const floating* x, floating* y, Py_ssize_t classes) noexcept nogil:
+    """The largest value is subtracted first: it changes nothing but the range."""
+    cdef Py_ssize_t j
+    cdef floating largest = x[0], total = 0
+    for j in range(1, classes):
+        largest = x[j] if x[j] > largest else largest
+    for j in range(classes):
+        y[j] = _exp(x[j] - largest)
+    for j in range(classes):
+        total += y[j]
+    for j in range(classes):
+        y[j] = y[j] / total
+
+
+def softmax_forward(const floating[:, ::1] x, floating[:, ::1] y, int num_threads):
+    """y = exp(x) / sum(exp(x)), row by row. x, y: (B, C)."""
+    cdef Py_ssize_t row
+    for row in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
+        _softmax_row(&x[row, 0], &y[row, 0], x.shape[1])
+
+
+cdef void _cross_entropy_row(const floating* y, int64_t label, double* loss) noexcept nogil:
+    loss[0] = -log(<double>y[label] + 1e-7)
+
+
+def cross_entropy(
+    const floating[:, ::1] y,       # in   (B, C)  probabilities
+    const int64_t[::1] labels,      # in   (B,)    0 to C - 1
+    double[::1] losses,             # out  (B,)
+    int num_threads,
+):
+    """losses = -log(y[n, labels[n]] + 1e-7); returns their sum."""
+    cdef Py_ssize_t row
+    for row in prange(y.shape[0], nogil=True, schedule="static", num_threads=num_threads):
+        _cross_entropy_row(&y[row, 0], labels[row], &losses[row])
+    return _sum(&losses[0], losses.shape[0])
+
+
+cdef void _softmax_cross_entropy_row(
+    const floating* scores, int64_t label, floating* y, double* loss, Py_ssize_t classes
+) noexcept nogil:
+    _softmax_row(scores, y, classes)
+    _cross_entropy_row(y, label, loss)
+
+
+def softmax_cross_entropy_forward(
+    const floating[:, ::1] scores,  # in   (B, C)
+    const int64_t[::1] labels,      # in   (B,)    0 to C - 1
+    floating[:, ::1] y,             # out  (B, C)  probabilities
+    double[::1] losses,             # out  (B,)
+    int num_threads,
+):
+    """y = softmax(scores), losses = -log(y[n, labels[n]] + 1e-7); returns their sum."""
+    cdef Py_ssize_t row
+    for row in prange(scores.shape[0], nogil=True, schedule="static", num_threads=num_threads):
+        _softmax_cross_entropy_row(&scores[row, 0], labels[row], &y[row, 0], &losses[row], scores.shape[1])
+    return _sum(&losses[0], losses.shape[0])
+
+
+cdef void _softmax_cross_entropy_backward_row(
+    const floating* y, int64_t label, floating* dx, Py_ssize_t classes, floating batch_size, floating dout
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(classes):
+        dx[j] = y[j] / batch_size * dout
+    dx[label] = (y[label] - 1) / batch_size * dout
+
+
+def softmax_cross_entropy_backward(
+    const floating[:, ::1] y,       # in   (B, C)  probabilities
+    const int64_t[::1] labels,      # in   (B,)    0 to C - 1
+    floating[:, ::1] dx,            # out  (B, C)
+    double dout,
+    int num_threads,
+):
+    """dx = (y - t) / B * dout, t the labels as one-hot rows."""
+    cdef Py_ssize_t row
+    for row in prange(y.shape[0], nogil=True, schedule="static", num_threads=num_threads):
+        _softmax_cross_entropy_backward_row(&y[row, 0], labels[row], &dx[row, 0], y.shape[1],
+                                            <floating>y.shape[0], <floating>dout)
+
+
+cdef void _squared_error_row(const floating* y, const floating* t, double* loss, Py_ssize_t outputs) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef double total = 0, difference
+    for j in range(outputs):
+        difference = <double>y[j] - t[j]
+        total += difference * difference
+    loss[0] = 0.5 * total
+
+
+def squared_error(
+    const floating[:, ::1] y,       # in   (B, O)
+    const floating[:, ::1] t,       # in   (B, O)
+    double[::1] losses,             # out  (B,)
+    int num_threads,
+):
+    """losses = sum((y - t)**2) / 2, row by row; returns their sum."""
+    cdef Py_ssize_t row
+    for row in prange(y.shape[0], nogil=True, schedule="static", num_threads=num_threads):
+        _squared_error_row(&y[row, 0], &t[row, 0], &losses[row], y.shape[1])
+    return _sum(&losses[0], losses.shape[0])
+
+
+cdef void _difference_chunk(
+    const floating* y, const floating* t, floating* dx, floating batch_size, floating dout,
+    Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        dx[i] = (y[i] - t[i]) / batch_size * dout
+
+
+def difference_backward(
+    const floating[::1] y,          # in   (B * O,)
+    const floating[::1] t,          # in   (B * O,)
+    floating[::1] dx,               # out  (B * O,)
+    double batch_size,
+    double dout,
+    int num_threads,
+):
+    """dx = (y - t) / batch_size * dout: of the squared error with identity, of cross-entropy with sigmoid."""
+    cdef Py_ssize_t chunk, n = y.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _difference_chunk(&y[0], &t[0], &dx[0], <floating>batch_size, <floating>dout, chunk * CHUNK,
+                          _chunk_end(chunk, n))
+
+
+cdef void _sigmoid_cross_entropy_row(
+    const floating* scores, const floating* t, floating* y, double* loss, Py_ssize_t outputs
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef double s, total = 0
+    for j in range(outputs):
+        y[j] = _sigmoid(scores[j])
+    for j in range(outputs):
+        # -t log(y) - (1 - t) log(1 - y), rearranged so that nothing overflows
+        s = scores[j]
+        total += (s if s > 0 else 0.) - s * t[j] + log1p(exp_libc(-fabs(s)))
+    loss[0] = total
+
+
+def sigmoid_cross_entropy_forward(
+    const floating[:, ::1] scores,  # in   (B, O)
+    const floating[:, ::1] t,       # in   (B, O)  0 to 1
+    floating[:, ::1] y,             # out  (B, O)  probabilities
+    double[::1] losses,             # out  (B,)
+    int num_threads,
+):
+    """y = sigmoid(scores), losses = sum(-t log(y) - (1 - t) log(1 - y)) by row; returns their sum."""
+    cdef Py_ssize_t row
+    for row in prange(scores.shape[0], nogil=True, schedule="static", num_threads=num_threads):
+        _sigmoid_cross_entropy_row(&scores[row, 0], &t[row, 0], &y[row, 0], &losses[row], scores.shape[1])
+    return _sum(&losses[0], losses.shape[0])
+
+
+def count_correct(const floating[:, ::1] scores, const int64_t[::1] labels):
+    """Rows of scores (B, C) whose first largest value stands at the row's label (B,)."""
+    cdef Py_ssize_t row, correct = 0
+    for row in range(scores.shape[0]):
+        correct += _first_largest(&scores[row, 0], scores.shape[1]) == labels[row]
+    return correct
+
+
+cdef Py_ssize_t _first_largest(const floating* x, Py_ssize_t n) noexcept nogil:
+    """Like numpy.argmax, a NaN counts as the largest."""
+    cdef Py_ssize_t j, best = 0
+    for j in range(n):
+        if x[j] != x[j]:
+            return j
+        if x[j] > x[best]:
+            best = j
+    return best
+
+
+def one_hot_to_labels(const floating[:, ::1] t, int64_t[::1] labels):
+    """labels[n] = the place of the 1 in row n of t (B, C); returns the first row that is not one-hot, or -1."""
+    cdef Py_ssize_t row, j, ones
+    for row in range(t.shape[0]):
+        ones = 0
+        for j in range(t.shape[1]):
+            if t[row, j] == 1:
+                ones = ones + 1
+                labels[row] = j
+            elif t[row, j] != 0:
+                return row
+        if ones != 1:
+            return row
+    return -1
+
+
+def first_outside(const int64_t[::1] labels, int64_t classes):
+    """The place of the first label that is not in 0 to classes - 1, or -1."""
+    cdef Py_ssize_t i
+    for i in range(labels.shape[0]):
+        if labels[i] < 0 or labels[i] >= classes:
+            return i
+    return -1
+
+
+def first_not_finite(const floating[::1] x):
+    """The place of the first NaN or infinity in x (N,), or -1."""
+    cdef Py_ssize_t chunk, i, first, last, n = x.shape[0]
+    cdef floating total
+    for chunk in range(_chunks(n)):
+        first, last = chunk * CHUNK, _chunk_end(chunk, n)
+        total = 0
+        for i in range(first, last):    # finite * 0 is 0, anything else NaN: one sum for a chunk
+            total += x[i] * 0
+        if total != 0:
+            for i in range(first, last):
+                if x[i] - x[i] != 0:
+                    return i
+    return -1

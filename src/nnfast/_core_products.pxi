@@ -1,0 +1,328 @@
+# The matrix product, and the three products of an Affine layer on top of it.
+#
+# c = a @ b (+ bias): every tile of c, TILE_ROWS rows by the columns of one panel, is summed in registers over the
+# depth k: broadcast one factor from a, multiply it with contiguous vectors of b. a is read where it is, through a row
+# and a column stride, so that x and its transpose cost the same. b is copied into panels as wide as a tile: rows become
+# contiguous, the last panel is padded with zeros (no tails), and no power-of-two stride puts every row into one cache set.
+#
+# The last panel is as narrow as its columns allow, in whole vectors: 50 columns of float64 are 24 + 24 + 8 (v4).
+
+cdef enum:
+    # Depth of one pass: a panel of this depth (96 KiB at 512 x 48 float32) stays in a 256 KiB L2 cache beside a block
+    # of a's rows. The sums are picked up again from c, so the order of summation is the same as in one pass.
+    DEPTH_BLOCK = 512
+    # Rows of a for which one panel after another is used while they are in the cache (128 KiB at 64 x 512 float32).
+    ROW_BLOCK = 64
+    # With fewer rows than this, b is read once or twice only, and copying it first costs more than it saves.
+    FEW_ROWS = 8
+
+cdef double NO_BIAS[WIDEST_COLUMNS]    # static, so all zeros; also read as float32
+
+PANEL_PADDING = WIDEST_COLUMNS + 64   # elements beyond depth * columns that a workspace needs: last panel, alignment
+
+
+cdef inline Py_ssize_t _lanes(floating* unused) noexcept nogil:
+    """Elements in one vector."""
+    if floating is float:
+        return FLOAT_LANES
+    else:
+        return DOUBLE_LANES
+
+
+cdef inline floating* _aligned(floating* pointer) noexcept nogil:
+    """The next address that is a multiple of 64 bytes, a cache line."""
+    return <floating*>((<uintptr_t>pointer + 63) & ~<uintptr_t>63)
+
+
+cdef inline Py_ssize_t _panel_count(Py_ssize_t columns, Py_ssize_t lanes) noexcept nogil:
+    return (columns + WIDEST * lanes - 1) // (WIDEST * lanes)
+
+
+cdef inline Py_ssize_t _panel_width(Py_ssize_t panel, Py_ssize_t columns, Py_ssize_t lanes) noexcept nogil:
+    """Columns of a panel, padding included: WIDEST vectors, the last panel as few as hold the rest."""
+    cdef Py_ssize_t rest = columns - panel * WIDEST * lanes
+    return WIDEST * lanes if rest >= WIDEST * lanes else (rest + lanes - 1) // lanes * lanes
+
+
+cdef void _pack_panel(
+    const floating* b, Py_ssize_t b_row, Py_ssize_t b_column, Py_ssize_t depth, Py_ssize_t columns,
+    floating* panel, Py_ssize_t width,
+) noexcept nogil:
+    """panel[k, j] = b[k, j] for j < columns, 0 up to width."""
+    cdef Py_ssize_t k, j
+    if b_column == 1:
+        for k in range(depth):
+            for j in range(columns):
+                panel[k * width + j] = b[k * b_row + j]
+    else:   # transposed: read along b's own rows
+        for j in range(columns):
+            for k in range(depth):
+                panel[k * width + j] = b[k * b_row + j * b_column]
+    for k in range(depth):
+        for j in range(columns, width):
+            panel[k * width + j] = 0
+
+
+cdef inline void _product_tile(
+    const floating* a, Py_ssize_t a_row, Py_ssize_t a_column, const floating* b, Py_ssize_t b_row, Py_ssize_t depth,
+    const floating* start, Py_ssize_t start_row, floating* c, Py_ssize_t c_row,
+    const Py_ssize_t rows, const Py_ssize_t columns,
+) noexcept nogil:
+    """c[:rows, :columns] = start + a[:rows, :depth] @ b[:depth, :columns], summed in registers.
+
+    rows and columns are constants where this is inlined. start may be c itself, or one row (start_row 0).
+    """
+    cdef floating sums[TILE_ROWS][WIDEST_COLUMNS]
+    cdef floating factor
+    cdef Py_ssize_t k, i, j
+    for i in range(rows):
+        for j in range(columns):
+            sums[i][j] = start[i * start_row + j]
+    for k in range(depth):
+        for i in range(rows):
+            factor = a[i * a_row + k * a_column]
+            for j in range(columns):
+                sums[i][j] += factor * b[k * b_row + j]
+    for i in range(rows):
+        for j in range(columns):
+            c[i * c_row + j] = sums[i][j]
+
+
+cdef inline void _product_column(
+    const floating* a, Py_ssize_t a_row, Py_ssize_t a_column, const floating* b, Py_ssize_t b_row, Py_ssize_t depth,
+    const floating* start, Py_ssize_t start_row, floating* c, Py_ssize_t c_row,
+    Py_ssize_t rows, const Py_ssize_t columns,
+) noexcept nogil:
+    """The same for any number of rows: whole tiles, then halves down to single rows."""
+    cdef Py_ssize_t i = 0
+    while i + TILE_ROWS <= rows:
+        _product_tile(a + i * a_row, a_row, a_column, b, b_row, depth,
+                      start + i * start_row, start_row, c + i * c_row, c_row, TILE_ROWS, columns)
+        i = i + TILE_ROWS
+    if i + 4 <= rows:
+        _product_tile(a + i * a_row, a_row, a_column, b, b_row, depth,
+                      start + i * start_row, start_row, c + i * c_row, c_row, 4, columns)
+        i = i + 4
+    while i + 2 <= rows:
+        _product_tile(a + i * a_row, a_row, a_column, b, b_row, depth,
+                      start + i * start_row, start_row, c + i * c_row, c_row, 2, columns)
+        i = i + 2
+    if i < rows:
+        _product_tile(a + i * a_row, a_row, a_column, b, b_row, depth,
+                      start + i * start_row, start_row, c + i * c_row, c_row, 1, columns)
+
+
+cdef void _product_panel(
+    const floating* a, Py_ssize_t a_row, Py_ssize_t a_column, const floating* b, Py_ssize_t b_row, Py_ssize_t depth,
+    const floating* start, Py_ssize_t start_row, floating* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t width,
+) noexcept nogil:
+    """One panel's columns, for the three widths that there are."""
+    cdef Py_ssize_t vectors = width // _lanes(c)
+    if floating is float:
+        if vectors == 1:
+            _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, FLOAT_LANES)
+        elif vectors == 2:
+            _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, 2 * FLOAT_LANES)
+        elif WIDEST == 3:
+            _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows,
+                            WIDEST * FLOAT_LANES)
+    else:
+        if vectors == 1:
+            _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, DOUBLE_LANES)
+        elif vectors == 2:
+            _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, 2 * DOUBLE_LANES)
+        elif WIDEST == 3:
+            _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows,
+                            WIDEST * DOUBLE_LANES)
+
+
+cdef void _product_partial_panel(
+    const floating* a, Py_ssize_t a_row, Py_ssize_t a_column, const floating* b, Py_ssize_t depth,
+    const floating* start, Py_ssize_t start_row, floating* c, Py_ssize_t c_row,
+    Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t width,
+) noexcept nogil:
+    """The last panel, of which only some columns belong to c: through a tile-sized buffer."""
+    cdef floating buffer[TILE_ROWS][WIDEST_COLUMNS]
+    cdef Py_ssize_t tile, first, height, i, j
+    for tile in range((rows + TILE_ROWS - 1) // TILE_ROWS):
+        first = tile * TILE_ROWS
+        height = rows - first if rows - first < TILE_ROWS else TILE_ROWS
+        for i in range(height):
+            for j in range(columns):
+                buffer[i][j] = start[(first + i) * start_row + j]
+            for j in range(columns, width):
+                buffer[i][j] = 0
+        _product_panel(a + first * a_row, a_row, a_column, b, width, depth,
+                       <const floating*>&buffer[0][0], WIDEST_COLUMNS, &buffer[0][0], WIDEST_COLUMNS, height, width)
+        for i in range(height):
+            for j in range(columns):
+                c[(first + i) * c_row + j] = buffer[i][j]
+
+
+cdef struct Product:
+    # c (rows, columns) = bias (columns) + a (rows, depth) @ b (depth, columns), strides in elements
+    Py_ssize_t rows, columns, depth
+    Py_ssize_t a_row, a_column, b_row, b_column
+    Py_ssize_t lanes, panels
+    bint b_in_place     # whole panels of b are read where they are; only the last is copied
+
+
+cdef inline Product _plan_product(
+    Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth,
+    Py_ssize_t a_row, Py_ssize_t a_column, Py_ssize_t b_row, Py_ssize_t b_column, Py_ssize_t lanes,
+) noexcept nogil:
+    cdef Product product
+    product.rows, product.columns, product.depth = rows, columns, depth
+    product.a_row, product.a_column = a_row, a_column
+    product.b_row, product.b_column = b_row, b_column
+    product.lanes = lanes
+    product.panels = _panel_count(columns, lanes)
+    product.b_in_place = b_column == 1 and rows < FEW_ROWS
+    return product
+
+
+cdef void _prepare_panel(const Product* product, Py_ssize_t panel, const floating* b, floating* panels) noexcept nogil:
+    """Copy one panel of b, unless it can be read in place."""
+    cdef Py_ssize_t first = panel * WIDEST * product.lanes
+    cdef Py_ssize_t width = _panel_width(panel, product.columns, product.lanes)
+    cdef Py_ssize_t rest = product.columns - first
+    cdef Py_ssize_t columns = rest if rest < width else width
+    if not product.b_in_place or columns < width:
+        _pack_panel(b + first * product.b_column, product.b_row, product.b_column, product.depth, columns,
+                    panels + first * product.depth, width)
+
+
+cdef void _product_share(
+    const Product* product, const floating* a, const floating* b, const floating* panels, const floating* bias,
+    floating* c, int share, int shares,
+) noexcept nogil:
+    """One thread's share of c: its rows, or its panels where those divide more evenly."""
+    cdef Py_ssize_t lanes = product.lanes, full = WIDEST * lanes, depth_left, rows_left, rest, b_row, start_row
+    cdef Py_ssize_t first_row = 0, last_row = product.rows, first_panel = 0, last_panel = product.panels
+    cdef Py_ssize_t block, row, panel, width, column, k, depth, rows, a_at
+    cdef const floating* source
+    cdef const floating* start
+    if product.rows >= 2 * TILE_ROWS * shares or product.rows >= product.panels * TILE_ROWS:
+        first_row = product.rows * share // shares
+        last_row = product.rows * (share + 1) // shares
+    else:
+        first_panel = product.panels * share // shares
+        last_panel = product.panels * (share + 1) // shares
+    k = 0
+    while True:     # once for a depth of 0 as well: then c is the bias
+        depth_left = product.depth - k
+        depth = depth_left if depth_left < DEPTH_BLOCK else DEPTH_BLOCK
+        for block in range((last_row - first_row + ROW_BLOCK - 1) // ROW_BLOCK):
+            row = first_row + block * ROW_BLOCK
+            rows_left = last_row - row
+            rows = rows_left if rows_left < ROW_BLOCK else ROW_BLOCK
+            a_at = row * product.a_row + k * product.a_column
+            for panel in range(first_panel, last_panel):
+                column = panel * full
+                width = _panel_width(panel, product.columns, lanes)
+                rest = product.columns - column
+                if product.b_in_place and rest >= width:
+                    source = b + k * product.b_row + column
+                    b_row = product.b_row
+                else:
+                    source = panels + column * product.depth + k * width
+                    b_row = width
+                if k == 0:
+                    start = <const floating*>NO_BIAS if bias == NULL else bias + column
+                    start_row = 0
+                else:
+                    start = c + row * product.columns + column
+                    start_row = product.columns
+                if rest >= width:
+                    _product_panel(a + a_at, product.a_row, product.a_column, source, b_row, depth,
+                                   start, start_row, c + row * product.columns + column, product.columns, rows, width)
+                else:
+                    _product_partial_panel(a + a_at, product.a_row, product.a_column, source, depth,
+                                           start, start_row, c + row * product.columns + column, product.columns,
+                                           rows, rest, width)
+        k = k + depth
+        if k >= product.depth:
+            break
+
+
+cdef void _product(
+    const Product* product, const floating* a, const floating* b, const floating* bias, floating* c,
+    floating* workspace, int num_threads,
+) noexcept nogil:
+    """c = bias + a @ b (bias may be NULL) in one parallel region: first the panels, then the tiles."""
+    cdef floating* panels = _aligned(workspace)
+    cdef Py_ssize_t panel
+    cdef int share
+    with parallel(num_threads=num_threads):
+        for panel in prange(product.panels, schedule="static"):
+            _prepare_panel(product, panel, b, panels)
+        for share in prange(num_threads, schedule="static"):
+            _product_share(product, a, b, panels, bias, c, share, num_threads)
+
+
+cdef void _column_sums_chunk(const floating* x, Py_ssize_t rows, Py_ssize_t columns, floating* sums,
+                             Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    cdef Py_ssize_t i, j
+    for j in range(first, last):
+        sums[j] = 0
+    for i in range(rows):
+        for j in range(first, last):
+            sums[j] += x[i * columns + j]
+
+
+def affine_forward(
+    const floating[:, ::1] x,       # in   (B, I)
+    const floating[:, ::1] w,       # in   (I, O)
+    const floating[::1] b,          # in   (O,)
+    floating[:, ::1] y,             # out  (B, O)
+    floating[::1] workspace,        # scratch (I * O + PANEL_PADDING * (I + 1),)
+    int num_threads,
+):
+    """y = x @ w + b."""
+    cdef Product product
+    if y.shape[0] == 0 or y.shape[1] == 0:
+        return
+    with nogil:
+        product = _plan_product(x.shape[0], w.shape[1], w.shape[0], x.shape[1], 1, w.shape[1], 1,
+                                _lanes(&y[0, 0]))
+        _product(&product, &x[0, 0], &w[0, 0], &b[0], &y[0, 0], &workspace[0], num_threads)
+
+
+def affine_backward_input(
+    const floating[:, ::1] dy,      # in   (B, O)
+    const floating[:, ::1] w,       # in   (I, O)
+    floating[:, ::1] dx,            # out  (B, I)
+    floating[::1] workspace,        # scratch (O * I + PANEL_PADDING * (O + 1),)
+    int num_threads,
+):
+    """dx = dy @ w.T."""
+    cdef Product product
+    if dx.shape[0] == 0 or dx.shape[1] == 0:
+        return
+    with nogil:
+        product = _plan_product(dy.shape[0], w.shape[0], w.shape[1], dy.shape[1], 1, 1, w.shape[1],
+                                _lanes(&dx[0, 0]))
+        _product(&product, &dy[0, 0], &w[0, 0], NULL, &dx[0, 0], &workspace[0], num_threads)
+
+
+def affine_backward_parameters(
+    const floating[:, ::1] x,       # in   (B, I)
+    const floating[:, ::1] dy,      # in   (B, O)
+    floating[:, ::1] dw,            # out  (I, O)
+    floating[::1] db,               # out  (O,)
+    floating[::1] workspace,        # scratch (B * O + PANEL_PADDING * (B + 1),)
+    int num_threads,
+):
+    """dw = x.T @ dy, db = dy summed over the batch."""
+    cdef Product product
+    cdef Py_ssize_t chunk, columns = dy.shape[1]
+    if columns == 0:
+        return
+    with nogil:
+        if dw.shape[0] > 0:
+            product = _plan_product(x.shape[1], dy.shape[1], x.shape[0], 1, x.shape[1], dy.shape[1], 1,
+                                    _lanes(&dw[0, 0]))
+            _product(&product, &x[0, 0], &dy[0, 0], NULL, &dw[0, 0], &workspace[0], num_threads)
+        for chunk in prange((columns + 63) // 64, schedule="static", num_threads=num_threads):
+            _column_sums_chunk(&dy[0, 0], dy.shape[0], columns, &db[0], chunk * 64,
+                               columns if columns < (chunk + 1) * 64 else (chunk + 1) * 64)

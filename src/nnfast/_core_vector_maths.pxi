@@ -1,0 +1,106 @@
+# exp, expm1, sigmoid and tanh of one element, in plain branch-free arithmetic, so that a loop over them is
+# vectorised for every instruction set (the C library's functions are not: a call an element).
+#
+# Method (Cody and Waite, Software Manual for the Elementary Functions, 1980, chapters 6 and 13): x = n ln 2 + r with
+# |r| <= ln(2) / 2, exp(x) = 2**n exp(r), exp(r) by its Taylor series. The series is cut where the next term is below
+# a tenth of a rounding error: r**8 / 8! = 5e-9 for float32, r**14 / 14! = 4e-18 for float64.
+#
+# x + SHIFTER, with SHIFTER = 1.5 * 2**(mantissa bits), rounds x to an integer and leaves it in the low bits.
+
+cdef inline floating _exp_series_minus_1(floating r) noexcept nogil:
+    """exp(r) - 1 for |r| <= ln(2) / 2, by Horner's rule."""
+    cdef floating s
+    if floating is float:
+        s = <float>(1. / 5040)
+        s = s * r + <float>(1. / 720)
+    else:
+        s = 1. / 6227020800.
+        s = s * r + 1. / 479001600
+        s = s * r + 1. / 39916800
+        s = s * r + 1. / 3628800
+        s = s * r + 1. / 362880
+        s = s * r + 1. / 40320
+        s = s * r + 1. / 5040
+        s = s * r + 1. / 720
+    s = s * r + <floating>(1. / 120)
+    s = s * r + <floating>(1. / 24)
+    s = s * r + <floating>(1. / 6)
+    s = s * r + <floating>0.5
+    return s * r * r + r
+
+
+cdef inline floating _nearest_integer(floating x) noexcept nogil:
+    """x rounded to an integer, for |x| < 2**22."""
+    cdef floating shifted
+    if floating is float:
+        shifted = x + <float>12582912.
+        return shifted - <float>12582912.
+    else:
+        shifted = x + 6755399441055744.
+        return shifted - 6755399441055744.
+
+
+cdef inline floating _power_of_two(floating n) noexcept nogil:
+    """2**n for an integer n between -126 and 127 (float32) or -1022 and 1023 (float64)."""
+    if floating is float:
+        return nnfast_float_from_bits((nnfast_float_bits(n + <float>12582912.) + 127) << 23)
+    else:
+        return nnfast_double_from_bits((nnfast_double_bits(n + 6755399441055744.) + 1023) << 52)
+
+
+cdef inline floating _reduced(floating x, floating n) noexcept nogil:
+    """x - n ln 2, with ln 2 in two parts, the first short enough that n times it is exact."""
+    if floating is float:
+        return (x - n * <float>0.693359375) - n * <float>-2.12194440e-4
+    else:
+        return (x - n * 6.93145751953125e-1) - n * 1.42860682030941723212e-6
+
+
+cdef inline floating _exp(floating x) noexcept nogil:
+    """exp(x), right over the whole range: 0 and infinity at its ends, subnormal results, NaN for NaN."""
+    cdef floating n, half, r, p
+    # Beyond these limits the result is 0 or infinity anyway; within them n fits the exponent's bits.
+    if floating is float:
+        x = <float>89. if x > <float>89. else x
+        x = <float>-104. if x < <float>-104. else x
+    else:
+        x = 710. if x > 710. else x
+        x = -746. if x < -746. else x
+    n = _nearest_integer(x * <floating>1.4426950408889634)
+    r = _reduced(x, n)
+    p = _exp_series_minus_1(r) + <floating>1.
+    # 2**n in two factors: n alone goes down to -1075, past the smallest normal exponent.
+    half = _nearest_integer(n * <floating>0.5)
+    return p * _power_of_two(half) * _power_of_two(n - half)
+
+
+cdef inline floating _sigmoid(floating x) noexcept nogil:
+    """1 / (1 + exp(-x)); exp overflows to infinity for a very negative x, which gives 0."""
+    return <floating>1. / (<floating>1. + _exp(-x))
+
+
+cdef inline floating _tanh(floating x) noexcept nogil:
+    """tanh(x) = e / (e + 2) with e = exp(2 |x|) - 1, which loses no digits near 0; the sign is put back."""
+    cdef floating y, n, scale, e, t
+    y = x if x >= <floating>0. else -x
+    y = <floating>22. if y > <floating>22. else y   # tanh(22) is 1 to the last bit of float64
+    y = y + y
+    n = _nearest_integer(y * <floating>1.4426950408889634)
+    scale = _power_of_two(n)
+    e = scale * _exp_series_minus_1(_reduced(y, n)) + (scale - <floating>1.)
+    t = e / (e + <floating>2.)
+    return t if x >= <floating>0. else -t
+
+
+cdef inline floating _erf(floating x) noexcept nogil:
+    if floating is float:
+        return erff(x)
+    else:
+        return erf(x)
+
+
+cdef inline floating _square_root(floating x) noexcept nogil:
+    if floating is float:
+        return sqrtf(x)
+    else:
+        return sqrt(x)

@@ -1,0 +1,93 @@
+"""Picks the compiled build once, and hands out its kernels by dtype; the only importer of `_core*`.
+
+`NNFAST_ISA` (baseline, v3 or v4) forces a build, and importing fails when it is not there or cannot run.
+"""
+
+import os
+from types import BuiltinFunctionType, ModuleType, SimpleNamespace
+
+import numpy as np
+
+from nnfast import _core
+
+_LEVELS = {"v4": 4, "v3": 3, "baseline": 0}
+
+
+def _load(isa: str) -> ModuleType:
+    # Literal imports, so that tools that freeze programs see them. A build above the processor's level must not even
+    # be imported: its first instruction may be the illegal one.
+    if isa == "v4":
+        from nnfast import _core_v4
+
+        return _core_v4
+    if isa == "v3":
+        from nnfast import _core_v3
+
+        return _core_v3
+    return _core
+
+
+def builds() -> dict[str, ModuleType]:
+    """The builds that were made and can run here, the fastest first."""
+    found = {}
+    for isa, level in _LEVELS.items():
+        if level <= _core.cpu_level():
+            try:
+                found[isa] = _load(isa)
+            except ImportError:
+                continue    # not made for this platform
+    return found
+
+
+def _choose() -> ModuleType:
+    wanted = os.environ.get("NNFAST_ISA", "")
+    if not wanted:
+        return next(iter(builds().values()))
+    if wanted not in _LEVELS:
+        raise ImportError(f"NNFAST_ISA is {wanted!r}, but must be one of {', '.join(_LEVELS)}")
+    if _LEVELS[wanted] > _core.cpu_level():
+        raise ImportError(f"NNFAST_ISA is {wanted!r}, but this processor or system does not support it")
+    return _load(wanted)
+
+
+def specialised(build: ModuleType, dtype: np.dtype) -> SimpleNamespace:
+    """The kernels of one build for one dtype, chosen here once: a call then costs no search by argument types."""
+    ctype = {"float32": "float", "float64": "double"}[dtype.name]
+    kernels = SimpleNamespace()
+    for name in dir(build):
+        kernel = getattr(build, name)
+        if not name.startswith("_") and callable(kernel):
+            generic = not hasattr(kernel, "__signatures__") and isinstance(kernel, BuiltinFunctionType)
+            setattr(kernels, name, kernel if generic else _of_type(kernel, ctype))
+    return kernels
+
+
+def _of_type(kernel: object, ctype: str) -> object:
+    try:
+        return kernel[ctype]  # type: ignore[index]
+    except TypeError:
+        return kernel   # not a fused kernel
+
+
+_build = _choose()
+
+ISA: str = _build.ISA
+"""Instruction set of the build in use: baseline, v3 or v4."""
+
+OPENMP: int = _build.OPENMP
+"""Version of OpenMP as its year and month, 0 when the build has none."""
+
+PANEL_PADDING: int = _build.PANEL_PADDING
+central_difference = _build.central_difference
+
+_BY_DTYPE = {dtype: specialised(_build, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
+
+
+def kernels(dtype: np.dtype) -> SimpleNamespace:
+    """The kernels for float32 or float64."""
+    return _BY_DTYPE[dtype]
+
+
+def product_workspace(depth: int, columns: int, dtype: np.dtype) -> np.ndarray:
+    """Scratch memory for a product whose second operand is (depth, columns); untouched pages cost nothing."""
+    return np.empty(depth * (columns + PANEL_PADDING) + PANEL_PADDING, dtype)

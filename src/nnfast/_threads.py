@@ -1,0 +1,150 @@
+"""How many threads a kernel gets: the setting, or what this process may use, and fewer for small work."""
+
+import os
+from pathlib import Path
+
+from nnfast._validation import check_count
+
+# A parallel region costs some 3 to 8 microseconds; a thread must have several times that to do. Measured on two cores
+# of a Zen 4: below 400,000 multiply-adds a thread (some 10 microseconds) two threads were no faster than one.
+_MULTIPLY_ADDS_PER_THREAD = 400_000
+_ELEMENTS_PER_THREAD = 16_384
+
+_setting: int | None = None
+_default: tuple[int, str] | None = None
+_forked = False
+
+
+def set_num_threads(num_threads: int | None) -> None:
+    """Set how many threads nnfast uses from now on, in this process; None restores the default.
+
+    Parameters
+    ----------
+    num_threads : int or None
+        At least 1. It is an upper limit: small work runs on fewer. No other library is affected.
+
+    Raises
+    ------
+    TypeError
+        If `num_threads` is not a whole number.
+    ValueError
+        If it is below 1.
+
+    Examples
+    --------
+    >>> import nnfast
+    >>> nnfast.set_num_threads(1)
+    >>> nnfast.get_num_threads()
+    1
+    >>> nnfast.set_num_threads(None)
+    """
+    global _setting
+    _setting = None if num_threads is None else check_count("num_threads", num_threads)
+
+
+def get_num_threads() -> int:
+    """The largest number of threads that nnfast uses.
+
+    Examples
+    --------
+    >>> import nnfast
+    >>> nnfast.get_num_threads() >= 1
+    True
+    """
+    return explain()[0]
+
+
+def explain() -> tuple[int, str]:
+    """The number of threads, and in words where it comes from."""
+    global _default
+    if _forked:
+        return 1, "this process was forked, and OpenMP's threads do not survive a fork"
+    if _setting is not None:
+        return _setting, "set_num_threads"
+    if _default is None:
+        _default = _default_num_threads()
+    return _default
+
+
+def for_product(multiply_adds: int) -> int:
+    """Threads for a matrix product of so many multiply-adds."""
+    return max(1, min(get_num_threads(), multiply_adds // _MULTIPLY_ADDS_PER_THREAD))
+
+
+def for_elements(elements: int) -> int:
+    """Threads for element-wise work."""
+    return max(1, min(get_num_threads(), elements // _ELEMENTS_PER_THREAD))
+
+
+def _default_num_threads() -> tuple[int, str]:
+    """The least of: the setting in the environment, physical cores by affinity, the container's quota."""
+    wish = os.environ.get("NNFAST_NUM_THREADS", "")
+    if wish.isdecimal() and int(wish) > 0:
+        return int(wish), "NNFAST_NUM_THREADS"
+    limits = [(_physical_cores(), "physical cores that this process may use")]
+    quota = _container_quota()
+    if quota is not None:
+        limits.append((max(1, int(quota)), f"the container's quota of {quota:g} cores"))
+    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if wish.isdecimal() and int(wish) > 0:
+        limits.append((int(wish), "OMP_NUM_THREADS"))
+    return min(limits, key=lambda limit: limit[0])
+
+
+def _physical_cores() -> int:
+    """Cores that affinity leaves, two hardware threads of one core counted once."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            cores.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
+
+
+def _container_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float | None:
+    """Cores' worth of time that control groups (versions 1 and 2) allow this process, or None."""
+    quotas = []
+    try:
+        groups = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:
+        groups = []
+    for fields in groups:
+        if len(fields) != 3:
+            continue
+        _, controllers, path = fields
+        if controllers not in ("",) and "cpu" not in controllers.split(","):
+            continue
+        base = root if controllers == "" else root / "cpu"
+        here = base / path.lstrip("/")
+        # A quota on any group above holds too; inside a container the own path may not be visible, the root is.
+        while True:
+            quotas.append(_quota_of(here))
+            if here in (base, root) or here.parent == here:
+                break
+            here = here.parent
+    allowed = [quota for quota in quotas if quota is not None]
+    return min(allowed) if allowed else None
+
+
+def _quota_of(group: Path) -> float | None:
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()[:2]
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None     # no such file, or "max": no limit
+
+
+def _after_fork_in_child() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

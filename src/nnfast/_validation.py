@@ -1,0 +1,367 @@
+"""The only place that refuses a user's input; all messages live together.
+
+A message is one sentence: which argument, what arrived, what was expected, and the remedy if there is one.
+Functions return the checked value, converted where that is harmless; an array is copied only if it must be.
+"""
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from nnfast._kernels import kernels
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+# Numbers
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value}, but must be a whole number")
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, but must be a whole number") from None
+    if count < least:
+        raise ValueError(f"{name} is {count}, but must be at least {least}")
+    return count
+
+
+def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """A finite number with low <= number <= high."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}, but must be a number") from None
+    if not (math.isfinite(number) and low <= number <= high):
+        if high == math.inf:
+            expected = "finite" if low == -math.inf else f"a finite number of at least {low:g}"
+        else:
+            expected = f"between {low:g} and {high:g}"
+        raise ValueError(f"{name} is {number:g}, but must be {expected}")
+    return number
+
+
+def check_choice(name: str, value: Any, choices: list[str]) -> str:
+    """One of some names."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}, but must be one of {', '.join(choices)}")
+    if value.lower() not in choices:
+        raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(choices)}")
+    return value.lower()
+
+
+def check_dtype(name: str, dtype: DTypeLike) -> np.dtype:
+    """float32 or float64, in this machine's byte order."""
+    try:
+        checked = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{name} is {dtype!r}, but must be float32 or float64") from None
+    if checked not in _FLOATS:
+        raise ValueError(f"{name} is {checked.name}, but must be float32 or float64")
+    return checked
+
+
+# Arrays
+
+def numbers(name: str, x: ArrayLike) -> np.ndarray:
+    """An array of real numbers, of whatever dtype."""
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        raise ValueError(f"{name} is a list of rows of unequal length, but must be a rectangular array") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} holds {array.dtype.name} values, but must hold real numbers")
+    return array
+
+
+def floats(name: str, x: ArrayLike, dtype: np.dtype | None = None) -> np.ndarray:
+    """A C-contiguous, aligned array in this machine's byte order: of `dtype`, or float32 for float32 and float16
+    and float64 for everything else."""
+    if type(x) is np.ndarray and x.flags.c_contiguous and x.flags.aligned:     # the common case, without a detour
+        if x.dtype == dtype or (dtype is None and x.dtype in _FLOATS and x.dtype.isnative):
+            return x
+    array = numbers(name, x)
+    if dtype is None:
+        dtype = _FLOATS[0] if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOATS[1]
+    return np.require(array, dtype, ["C", "A"])
+
+
+def rows(name: str, x: ArrayLike, dtype: np.dtype, columns: int | None, taker: str) -> np.ndarray:
+    """`floats` of shape (B, columns); further axes are flattened into the columns, as the book does."""
+    array = floats(name, x, dtype)
+    if array.ndim < 2 and not (array.ndim == 1 and columns == 1):
+        if array.ndim == 1:
+            raise ValueError(
+                f"{name} is 1-D with {array.shape[0]} values, but must have a row for each example: "
+                f"pass {name}.reshape(1, -1) for one example"
+            )
+        raise ValueError(f"{name} is a single number, but must have a row for each example")
+    if array.ndim != 2:
+        array = array.reshape(array.shape[0], math.prod(array.shape[1:]))
+    if columns is not None and array.shape[1] != columns:
+        raise ValueError(f"{name} has {array.shape[1]} columns, but {taker} takes {columns} inputs")
+    return array
+
+
+def like(name: str, x: ArrayLike, shape: tuple[int, ...], dtype: np.dtype, what: str) -> np.ndarray:
+    """`floats` of a known shape."""
+    array = floats(name, x, dtype)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, but {what} has shape {shape}")
+    return array
+
+
+def parameter(name: str, array: Any, ndim: int) -> np.ndarray:
+    """An array that a layer is to share: float32 or float64 (lists become float64)."""
+    if not isinstance(array, np.ndarray):
+        array = floats(name, array, _FLOATS[1])
+    if array.dtype.newbyteorder("=") not in _FLOATS:
+        raise TypeError(
+            f"{name} is an array of {array.dtype.name}, but must be float32 or float64: "
+            f"pass {name}.astype(np.float64)"
+        )
+    if array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}, but must have {ndim} {'axis' if ndim == 1 else 'axes'}")
+    return array
+
+
+def same_dtype(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:
+    if array.dtype.newbyteorder("=") != other.dtype.newbyteorder("="):
+        raise ValueError(f"{name} is {array.dtype.name}, but {other_name} is {other.dtype.name}")
+
+
+def not_empty(name: str, array: np.ndarray) -> np.ndarray:
+    if array.shape[0] == 0:
+        raise ValueError(f"{name} has no rows, but at least 1 is needed")
+    return array
+
+
+def all_finite(name: str, array: np.ndarray) -> None:
+    """Checks rows (B, I) of float32 or float64 as `floats` returns them."""
+    place = kernels(array.dtype).first_not_finite(array.reshape(-1))
+    if place >= 0:
+        row, column = divmod(place, array.shape[1])
+        raise ValueError(f"{name} contains NaN or infinity (first at row {row}, column {column})")
+
+
+def same_length(t: np.ndarray, x_rows: int, t_name: str = "t", x_name: str = "x") -> None:
+    if t.ndim == 0 or t.shape[0] != x_rows:
+        found = "is a single value" if t.ndim == 0 else f"has {t.shape[0]} rows"
+        raise ValueError(f"{t_name} {found}, but {x_name} has {x_rows} rows")
+
+
+# Labels and targets
+
+def labels(t: ArrayLike, batch_size: int, classes: int) -> NDArray[np.int64]:
+    """Class indices (B,), from indices of shape (B,) or (B, 1), or from one-hot rows (B, C)."""
+    if type(t) is np.ndarray and t.dtype == np.int64 and t.shape == (batch_size,) and t.flags.c_contiguous:
+        array = t
+    else:
+        array = numbers("t", t)
+        same_length(array, batch_size)
+        if array.ndim == 2 and array.shape[1] == classes > 1:
+            return _labels_of_one_hot(array)
+        if array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1):
+            raise ValueError(
+                f"t has shape {array.shape}, but must hold {batch_size} labels or one-hot rows of {classes} classes"
+            )
+        array = _whole(array.reshape(batch_size))
+    place = kernels(_FLOATS[1]).first_outside(array, classes)
+    if place >= 0:
+        raise ValueError(f"t[{place}] is {array[place]}, but the network has classes 0 to {classes - 1}")
+    return array
+
+
+def _whole(array: np.ndarray) -> NDArray[np.int64]:
+    if array.dtype.kind == "f":
+        fractional = ~(np.floor(array) == array)     # NaN is not equal to itself
+        fractional |= np.abs(array) > 2**53
+        if fractional.any():
+            place = int(fractional.argmax())
+            raise ValueError(f"t[{place}] is {array[place]:g}, but a class label must be a whole number")
+    elif array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        place = int(array.argmax())
+        raise ValueError(f"t[{place}] is {array[place]}, which is too large for a class label")
+    return np.require(array, np.int64, ["C", "A"])
+
+
+def _labels_of_one_hot(array: np.ndarray) -> NDArray[np.int64]:
+    result = np.empty(array.shape[0], np.int64)
+    place = kernels(_FLOATS[1]).one_hot_to_labels(np.require(array, np.float64, ["C", "A"]), result)
+    if place >= 0:
+        raise ValueError(
+            f"t[{place}] sums to {float(array[place].sum()):g} and is not one-hot, "
+            "but a row of t must hold one 1 and otherwise 0"
+        )
+    return result
+
+
+def targets(t: ArrayLike, batch_size: int, outputs: int, dtype: np.dtype) -> np.ndarray:
+    """Real targets (B, O); (B,) is accepted where there is one output."""
+    array = floats("t", t, dtype)
+    same_length(array, batch_size)
+    if array.ndim == 1 and outputs == 1:
+        array = array.reshape(batch_size, 1)
+    if array.shape != (batch_size, outputs):
+        raise ValueError(f"t has shape {array.shape}, but the network gives outputs of shape {(batch_size, outputs)}")
+    return array
+
+
+def probabilities(t: ArrayLike, batch_size: int, outputs: int, dtype: np.dtype) -> np.ndarray:
+    """`targets` between 0 and 1."""
+    array = targets(t, batch_size, outputs, dtype)
+    if array.size and not (array.min() >= 0 and array.max() <= 1):
+        row, column = np.argwhere(~((array >= 0) & (array <= 1)))[0]
+        raise ValueError(f"t[{row}, {column}] is {array[row, column]:g}, but must be between 0 and 1")
+    return array
+
+
+def classes_last(name: str, array: np.ndarray) -> np.ndarray:
+    """An array whose last axis holds at least one class."""
+    if array.ndim == 0:
+        raise ValueError(f"{name} is a single number, but must have an axis of classes")
+    if array.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {array.shape}, but its last axis must hold at least one class")
+    return array
+
+
+def one_target(name: str, t: ArrayLike) -> np.ndarray:
+    """The label or one-hot row of a single example, with a batch axis in front."""
+    array = numbers(name, t)
+    return array.reshape(1) if array.size == 1 else array.reshape(1, -1)
+
+
+# Networks
+
+def has_methods(name: str, thing: Any, methods: tuple[str, ...] = ("forward", "backward")) -> Any:
+    """An object with certain methods; a class instead of an object is a common slip."""
+    if isinstance(thing, type):
+        raise TypeError(f"{name} is the class {thing.__name__}, but must be an object: write {thing.__name__}(...)")
+    for method in methods:
+        if not callable(getattr(thing, method, None)):
+            raise TypeError(f"{name} is {thing!r}, but must have the methods {' and '.join(methods)}")
+    return thing
+
+
+def sequence_of_layers(layers: Any) -> list[Any]:
+    if isinstance(layers, (str, bytes)) or not hasattr(layers, "__iter__"):
+        raise TypeError(f"layers is {layers!r}, but must be a list of layers")
+    return list(layers)
+
+
+def layers_once(named: dict[str, Any]) -> None:
+    """Layers by name: at least one, each an object that can be a layer, none twice."""
+    if not named:
+        raise ValueError("layers is empty, but a network has at least one layer")
+    seen: dict[int, str] = {}
+    for name, layer in named.items():
+        has_methods(f"layers[{name!r}]" if name else "a layer", layer)
+        if hasattr(layer, "forward_prepared"):
+            raise TypeError(f"layers holds {type(layer).__name__}, which is an output layer: pass it as loss=")
+        if id(layer) in seen:
+            raise ValueError(f"{name} is the same object as {seen[id(layer)]}, but a layer stands in a network once")
+        seen[id(layer)] = name
+
+
+def widths_fit(name: str, takes: int, giver: str, gives: int) -> None:
+    if takes != gives:
+        raise ValueError(f"{name} takes {takes} inputs, but {giver} gives {gives} outputs")
+
+
+def one_dtype(found: dict[str, np.dtype], default: np.dtype) -> np.dtype:
+    """The one dtype of all the layers' arrays."""
+    for name, dtype in found.items():
+        first = next(iter(found))
+        if dtype != found[first]:
+            raise ValueError(f"{name} is {dtype.name}, but {first} is {found[first].name}: use one dtype in a network")
+        check_dtype(f"the dtype of {name}", dtype)
+    return next(iter(found.values()), default)
+
+
+def is_classifier(loss: Any) -> None:
+    if not getattr(loss, "is_classifier", True):
+        raise TypeError(f"accuracy needs a classifier, but the loss is {type(loss).__name__}")
+
+
+def sequence_of_sizes(name: str, sizes: Any) -> list[int]:
+    if not isinstance(sizes, (list, tuple, np.ndarray)):
+        raise TypeError(f"{name} is {sizes!r}, but must be a list of whole numbers")
+    return [check_count(f"{name}[{place}]", size) for place, size in enumerate(sizes)]
+
+
+# Training
+
+def pair(name: str, data: Any) -> tuple[ArrayLike, ArrayLike]:
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise TypeError(f"{name} is a {type(data).__name__}, but must be a tuple (x, t)")
+    return data[0], data[1]
+
+
+def callables(name: str, things: Any) -> list[Any]:
+    if not hasattr(things, "__iter__"):
+        raise TypeError(f"{name} is {things!r}, but must be a list of callables")
+    listed = list(things)
+    for place, thing in enumerate(listed):
+        if not callable(thing):
+            raise TypeError(f"{name}[{place}] is {thing!r}, but must be callable")
+    return listed
+
+
+def not_fitting(network: Any) -> None:
+    if network.is_fitting:
+        raise RuntimeError("this network is being trained by another call of fit: wait for it, or train a copy")
+
+
+def _too_fast(optimizer: Any) -> str:
+    lr = getattr(optimizer, "lr", None)
+    return "" if lr is None else f": the learning rate of {lr:g} is probably too large"
+
+
+def loss_is_finite(loss: float, epoch: int, step: int, optimizer: Any) -> None:
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss became {loss} in epoch {epoch}, step {step}{_too_fast(optimizer)} "
+            "(the weights are those before this epoch)"
+        )
+
+
+def weights_are_finite(params: dict[str, np.ndarray], epoch: int, optimizer: Any) -> None:
+    for key, array in params.items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(
+                f"{key} became infinite or NaN in epoch {epoch}{_too_fast(optimizer)} "
+                "(the weights are those before this epoch)"
+            )
+
+
+# State
+
+def needs_forward(state: object, layer: object) -> None:
+    if state is None:
+        raise RuntimeError(f"{type(layer).__name__}.backward needs a call of forward first")
+
+
+# Numerical gradients
+
+def perturbable(x: Any, h: float | None) -> float:
+    """The step for a numerical gradient at x."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x is a {type(x).__name__}, but must be an array of float64, which is perturbed in place")
+    if x.dtype.newbyteorder("=") not in _FLOATS:
+        raise TypeError(f"x is an array of {x.dtype.name}, but must be float64: pass x.astype(np.float64)")
+    if x.dtype.itemsize == 4 and h is None:
+        raise TypeError(
+            "x is float32, whose rounding is as large as the difference that h = 1e-4 makes: "
+            "pass x.astype(np.float64), or a larger h"
+        )
+    if not x.flags.writeable:
+        raise ValueError("x is read-only, but is perturbed in place: pass x.copy()")
+    step = 1e-4 if h is None else check_number("h", h, 0)
+    if step == 0:
+        raise ValueError("h is 0, but must be above 0")
+    return step

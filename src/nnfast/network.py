@@ -1,0 +1,783 @@
+"""Networks: layers in a row and an output layer with its loss. `TwoLayerNet` and its like are the book's shapes of it."""
+
+import copy
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from nnfast import _validation, trainer
+from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
+from nnfast.gradient import numerical_gradient
+from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.losses import SoftmaxWithLoss
+from nnfast.optimizer import Optimizer
+from nnfast.trainer import Epoch, History
+
+__all__ = ["ACTIVATIONS", "MultiLayerNet", "MultiLayerNetExtend", "Network", "Parameters", "TwoLayerNet"]
+
+ACTIVATIONS: dict[str, Callable[[], Any]] = {
+    "relu": Relu,
+    "sigmoid": Sigmoid,
+    "tanh": Tanh,
+    "leaky_relu": LeakyRelu,
+    "gelu": Gelu,
+    "identity": Identity,
+}
+"""Activation layers by the names that `MultiLayerNet` and the command line take."""
+
+_SAME_WIDTH = (Relu, Sigmoid, Tanh, LeakyRelu, Gelu, Identity, Dropout, BatchNormalization)
+"""Layers that give as many outputs as they take inputs."""
+
+
+class Parameters(dict[str, np.ndarray]):
+    """The live arrays of a network by key. Assigning to a key changes the array's values, not which array it is."""
+
+    def __setitem__(self, key: str, value: ArrayLike) -> None:
+        array = self[key]
+        if value is not array:
+            array[...] = _validation.like(f"params[{key!r}]", value, array.shape, array.dtype, "the parameter")
+
+    def update(self, other: Mapping[str, ArrayLike]) -> None:  # type: ignore[override]
+        """Assign to several keys.
+
+        Parameters
+        ----------
+        other : mapping of str to array_like
+            Values of the parameters' shapes.
+        """
+        for key, value in other.items():
+            self[key] = value
+
+
+class Network:
+    """A multi-layer perceptron: layers, one after the other, and an output layer with its loss.
+
+    Parameters
+    ----------
+    layers : sequence of layers, or mapping of names to layers
+        Objects with ``forward(x)`` and ``backward(dout)``, and with dicts ``params`` and ``grads`` if they have
+        parameters. A ``forward`` with an argument `train_flg` is told whether it is a training pass. Layers without
+        names are called Affine1, Relu1, Affine2, ... in their order.
+    loss : output layer, optional
+        An object with ``forward(x, t)`` and ``backward(dout)``; `SoftmaxWithLoss` if not given.
+    seed : int, keyword-only, optional
+        At least 0. Layers made from sizes draw their weights from it, in their order; then every epoch's permutation
+        and Dropout's masks come from it. A different one each time if not given.
+    dtype : {"float32", "float64"}, keyword-only, default "float32"
+        Of the arrays to be drawn, unless a layer was given arrays: then all have theirs.
+
+    Attributes
+    ----------
+    layers : OrderedDict of str to layer
+        By name.
+    last_layer : output layer
+        The loss.
+    dtype : numpy.dtype
+        Of the parameters; inputs are converted to it.
+
+    Raises
+    ------
+    TypeError
+        If something is not a layer.
+    ValueError
+        If there is no layer, one stands twice, or two that follow each other do not fit together.
+
+    Examples
+    --------
+    >>> from nnfast import SGD
+    >>> network = Network([Affine(2, 8), Tanh(), Affine(8, 2)], seed=1)
+    >>> x, t = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
+    >>> history = network.fit(x, t, epochs=500, batch_size=4, optimizer=SGD(lr=0.5))
+    >>> network.accuracy(x, t)
+    1.0
+    >>> network.predict(x).argmax(axis=1)
+    array([0, 1, 1, 0])
+    """
+
+    weight_decay_lambda: float = 0
+    """Strength of the L2 penalty lambda / 2 * sum(W**2) on the weights of all Affine layers; set by the book's shapes."""
+
+    def __init__(
+        self,
+        layers: Sequence[Any] | Mapping[str, Any],
+        loss: Any = None,
+        *,
+        seed: int | None = None,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        self.layers: OrderedDict[str, Any] = _named(layers)
+        self.last_layer = SoftmaxWithLoss() if loss is None else _validation.has_methods("loss", loss)
+        self.generator = np.random.default_rng(None if seed is None else _validation.check_count("seed", seed, 0))
+        self.dtype = _common_dtype(self.layers, _validation.check_dtype("dtype", dtype))
+        self.inputs, self.outputs = _connected(self.layers)
+        for layer in self.layers.values():
+            if hasattr(layer, "draw"):
+                layer.draw(self.generator, self.dtype)
+            if isinstance(layer, Dropout):
+                layer.generator = self.generator
+        self._told_mode = {name for name, layer in self.layers.items() if _takes_mode(layer)}
+        self.is_fitting = False
+
+    # Parameters
+
+    @property
+    def params(self) -> Parameters:
+        """The live arrays: W1, b1, W2, ..., gamma1, beta1, ..., numbered in the order of the layers."""
+        return Parameters(self._collected("params"))
+
+    @params.setter
+    def params(self, values: Mapping[str, ArrayLike]) -> None:
+        self.params.update(values)
+
+    def _collected(self, attribute: Literal["params", "grads"]) -> dict[str, Any]:
+        """All layers' params or grads, under numbered keys."""
+        collected: dict[str, Any] = {}
+        count: dict[str, int] = {}
+        for layer in self.layers.values():
+            for key, array in getattr(layer, attribute, {}).items():
+                count[key] = count.get(key, 0) + 1
+                collected[f"{key}{count[key]}"] = array
+        return collected
+
+    # Using a network
+
+    def predict(self, x: ArrayLike) -> np.ndarray:
+        """Scores of the last layer, before softmax or sigmoid: the class is their argmax.
+
+        May be called from many threads at once (unless a layer of your own keeps something in ``forward``).
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+
+        Returns
+        -------
+        ndarray
+            Shape (B, O).
+
+        Raises
+        ------
+        TypeError
+            If `x` does not hold real numbers.
+        ValueError
+            If a row of `x` has not I values.
+        """
+        y = self._input(x)
+        for name, layer in self.layers.items():
+            if hasattr(layer, "infer"):
+                y = layer.infer(y)
+            else:
+                y = layer.forward(y, False) if name in self._told_mode else layer.forward(y)
+        return y
+
+    def loss(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Mean loss over the examples, layers in the mode of inference.
+
+        The layers keep what their ``backward`` needs, as in the book.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+        t : array_like
+            Targets, as the output layer takes them.
+
+        Returns
+        -------
+        float
+            Summed in float64.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit the network.
+        """
+        return self._loss(x, t, train_flg=False)
+
+    def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Share of the examples that are classified right.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+        t : array_like
+            Labels or one-hot rows.
+
+        Returns
+        -------
+        float
+            Between 0 and 1.
+
+        Raises
+        ------
+        TypeError
+            If the loss is not a classifier's.
+        ValueError
+            If an argument does not fit the network.
+        """
+        scores = _validation.not_empty("x", self.predict(x))
+        _validation.is_classifier(self.last_layer)
+        if hasattr(self.last_layer, "prepare"):
+            targets = self.last_layer.prepare(t, *scores.shape, scores.dtype)
+            return float(self.last_layer.count_correct(scores, targets) / scores.shape[0])
+        return float((scores.argmax(axis=1) == _validation.labels(t, *scores.shape)).mean())
+
+    def gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, np.ndarray]:
+        """Gradient of the loss with respect to every parameter, by backpropagation.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+        t : array_like
+            Targets, as the output layer takes them.
+
+        Returns
+        -------
+        dict of str to ndarray
+            An array of the parameter's shape for each key of `params`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit the network.
+        """
+        self._loss(x, t, train_flg=True)
+        return self._backward()
+
+    def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, np.ndarray]:
+        """Gradient of the loss with respect to every parameter, by central differences (h = 1e-4).
+
+        Two evaluations of the loss for each single weight: slow, and the plain truth to check `gradient` with. It is
+        computed in float64 on a copy of the network, with Dropout off and BatchNormalization as in training.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+        t : array_like
+            Targets, as the output layer takes them.
+
+        Returns
+        -------
+        dict of str to ndarray of float64
+            An array of the parameter's shape for each key of `params`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit the network.
+        """
+        twin = self._float64_copy()
+        dropouts = {name for name, layer in twin.layers.items() if isinstance(layer, Dropout)}
+        return _perturbed(twin.params, lambda _: twin._loss(x, t, train_flg=True, except_for=dropouts))
+
+    def fit(
+        self,
+        x: ArrayLike,
+        t: ArrayLike,
+        *,
+        epochs: int = 1,
+        batch_size: int = 100,
+        optimizer: Optimizer | Any = None,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        shuffle: bool = True,
+        callbacks: Iterable[Callable[[Epoch], bool | None]] = (),
+        verbose: int = 0,
+        progress: bool = False,
+    ) -> History:
+        """Train by mini-batches.
+
+        When training stops on the way, by an error or Ctrl-C, the network has the weights of the last finished epoch.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I), finite.
+        t : array_like
+            Targets, as the output layer takes them.
+        epochs : int, default 1
+            Passes over the data, at least 1.
+        batch_size : int, default 100
+            Rows a step, at least 1. The last batch of an epoch may be shorter; its loss and gradient are means over
+            its own rows.
+        optimizer : optimiser, optional
+            An object with ``update(params, grads)``; ``SGD(lr=0.01)`` if not given.
+        validation_data : tuple of (x, t), optional
+            Evaluated after every epoch.
+        shuffle : bool, default True
+            Permute the rows before every epoch; otherwise batches are consecutive slices.
+        callbacks : iterable of callables
+            Each is called with an `Epoch` after every epoch, and may return True to stop.
+        verbose : int, default 0
+            1 prints a line an epoch.
+        progress : bool, default False
+            Show a progress bar (needs tqdm: ``pip install nnfast[progress]``).
+
+        Returns
+        -------
+        History
+            Losses and accuracies by epoch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit; nothing has changed then.
+        FloatingPointError
+            If the loss becomes infinite or NaN.
+        RuntimeError
+            If another call is training this network.
+        """
+        return trainer.fit(
+            self, x, t, epochs=epochs, batch_size=batch_size, optimizer=optimizer, validation_data=validation_data,
+            shuffle=shuffle, callbacks=callbacks, verbose=verbose, progress=progress,
+        )
+
+    def summary(self) -> str:
+        """A table of the layers, their outputs and numbers of parameters, and how the network runs.
+
+        Returns
+        -------
+        str
+            Several lines.
+
+        Examples
+        --------
+        >>> print(Network([Affine(784, 50), Relu(), Affine(50, 10)]).summary())
+        layer          outputs  parameters
+        Affine1             50      39,250
+        Relu1               50           0
+        Affine2             10         510
+        SoftmaxWithLoss     10
+        39,760 parameters of float32 (159,040 bytes); runs layer by layer
+        """
+        lines = [f"{'layer':<15}{'outputs':>7}{'parameters':>12}"]
+        width = self.inputs
+        for name, layer in self.layers.items():
+            width = getattr(layer, "outputs", width if isinstance(layer, _SAME_WIDTH) else None)
+            size = sum(array.size for array in getattr(layer, "params", {}).values())
+            lines.append(f"{name:<15}{width if width is not None else '?':>7}{size:>12,}")
+        width_of_loss = self.outputs if self.outputs is not None else "?"
+        lines.append(f"{type(self.last_layer).__name__:<15}{width_of_loss:>7}")
+        arrays = self.params.values()
+        lines.append(
+            f"{sum(array.size for array in arrays):,} parameters of {self.dtype.name} "
+            f"({sum(array.nbytes for array in arrays):,} bytes); runs layer by layer"
+        )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}([{', '.join(self.layers)}], {type(self.last_layer).__name__})"
+
+    # What training consists of
+
+    def training_step(self, x: np.ndarray, t: np.ndarray) -> tuple[float, int | None, dict[str, np.ndarray]]:
+        """One forward and backward pass over a batch whose `x` and `t` are checked.
+
+        Parameters
+        ----------
+        x : ndarray
+            Rows of the network's dtype.
+        t : ndarray
+            Targets as the output layer's `prepare` returned them, or as given where it has none.
+
+        Returns
+        -------
+        loss : float
+            Penalty included.
+        correct : int or None
+            Rows classified right before the update, None where that has no meaning.
+        gradients : dict of str to ndarray
+            By key of `params`.
+        """
+        scores = self._forward(x, train_flg=True)
+        correct = None
+        if hasattr(self.last_layer, "forward_prepared"):
+            loss = self.last_layer.forward_prepared(scores, t)
+            if self.last_layer.is_classifier:
+                correct = self.last_layer.count_correct(scores, t)
+        else:
+            loss = self.last_layer.forward(scores, t)
+        return float(loss) + self._penalty(), correct, self._backward()
+
+    def state(self) -> list[np.ndarray]:
+        """The arrays that training changes: parameters, and running statistics.
+
+        Returns
+        -------
+        list of ndarray
+            Live, not copies.
+        """
+        statistics = (array for layer in self.layers.values() for array in getattr(layer, "statistics", ()))
+        return [*self.params.values(), *statistics]
+
+    def _input(self, x: ArrayLike) -> np.ndarray:
+        if self.inputs is None:
+            return _validation.floats("x", x, self.dtype)
+        first = next(iter(self.layers.values()))
+        return _validation.rows("x", x, self.dtype, self.inputs, f"layer 1 ({type(first).__name__})")
+
+    def _forward(self, x: np.ndarray, train_flg: bool, except_for: Iterable[str] = ()) -> np.ndarray:
+        """Scores; every layer keeps what its backward needs. Layers in `except_for` are told that it is inference."""
+        for name, layer in self.layers.items():
+            if name in self._told_mode:
+                x = layer.forward(x, train_flg and name not in except_for)
+            else:
+                x = layer.forward(x)
+        return x
+
+    def _loss(self, x: ArrayLike, t: ArrayLike, train_flg: bool, except_for: Iterable[str] = ()) -> float:
+        rows = _validation.not_empty("x", self._input(x))
+        _validation.same_length(np.asarray(t), rows.shape[0])
+        return float(self.last_layer.forward(self._forward(rows, train_flg, except_for), t)) + self._penalty()
+
+    def _backward(self) -> dict[str, np.ndarray]:
+        dout = self.last_layer.backward(1)
+        first, *others = self.layers.values()
+        for layer in reversed(others):
+            dout = layer.backward(dout)
+        if isinstance(first, Affine):
+            first.backward_parameters(dout)     # nobody needs the gradient with respect to x
+        else:
+            first.backward(dout)
+        if self.weight_decay_lambda:
+            for layer in self.layers.values():
+                if isinstance(layer, Affine) and layer.dW is not None:
+                    layer.dW += self.weight_decay_lambda * layer.W
+        return self._collected("grads")
+
+    def _penalty(self) -> float:
+        if not self.weight_decay_lambda:
+            return 0.0
+        weights = [layer.W for layer in self.layers.values() if isinstance(layer, Affine)]
+        return 0.5 * self.weight_decay_lambda * sum(float(np.sum(W**2, dtype=np.float64)) for W in weights)
+
+    def _float64_copy(self) -> "Network":
+        twin = copy.deepcopy(self)
+        twin.dtype = np.dtype(np.float64)
+        for layer in twin.layers.values():
+            for key, array in getattr(layer, "params", {}).items():
+                if isinstance(layer, (Affine, BatchNormalization)):
+                    setattr(layer, key, array.astype(np.float64))
+        return twin
+
+
+def _perturbed(params: Mapping[str, np.ndarray], f: Callable[[np.ndarray], float]) -> dict[str, np.ndarray]:
+    return {key: numerical_gradient(f, array, h=1e-4) for key, array in params.items()}
+
+
+def _named(layers: Sequence[Any] | Mapping[str, Any]) -> "OrderedDict[str, Any]":
+    """Layers by name, each checked to be one, and to be there once."""
+    if isinstance(layers, Mapping):
+        named = OrderedDict(layers)
+    else:
+        count: dict[str, int] = {}
+        named = OrderedDict()
+        for layer in _validation.sequence_of_layers(layers):
+            kind = type(layer).__name__
+            count[kind] = count.get(kind, 0) + 1
+            named[f"{kind}{count[kind]}"] = layer
+    _validation.layers_once(named)
+    return named
+
+
+def _common_dtype(layers: Mapping[str, Any], default: np.dtype) -> np.dtype:
+    """The dtype of the arrays that layers were given, which must agree; the default if none was."""
+    found: dict[str, np.dtype] = {}
+    for name, layer in _with_places(layers):
+        for array in getattr(layer, "params", {}).values():
+            if array is not None:
+                found[name] = np.asarray(array).dtype.newbyteorder("=")
+    return _validation.one_dtype(found, default)
+
+
+def _connected(layers: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Inputs of the first layer and outputs of the last (None if unknown), the layers checked to fit together."""
+    inputs: int | None = None
+    width: int | None = None    # of what reaches the next layer
+    giver = ""                  # the layer that gave it; none yet: it is the network's own input
+    for name, layer in _with_places(layers):
+        takes = getattr(layer, "inputs", None)
+        if takes is not None and width is not None:
+            _validation.widths_fit(name, takes, giver, width)
+        if takes is not None and not giver:
+            inputs = takes
+        if takes is not None or not isinstance(layer, _SAME_WIDTH):
+            width, giver = getattr(layer, "outputs", takes if isinstance(layer, _SAME_WIDTH) else None), name
+    return inputs, width
+
+
+def _with_places(layers: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Layers with the words that a message names them by."""
+    return [(f"layer {place} ({type(layer).__name__})", layer) for place, layer in enumerate(layers.values(), 1)]
+
+
+def _takes_mode(layer: Any) -> bool:
+    """Whether forward is told if it is a training pass."""
+    return isinstance(layer, (Dropout, BatchNormalization)) or "train_flg" in inspect.signature(layer.forward).parameters
+
+
+class TwoLayerNet(Network):
+    """The book's first network: Affine, ReLU, Affine, softmax with cross-entropy (chapters 4 and 5).
+
+    Weights are float64, drawn from the global ``np.random`` in the book's order, so that ``np.random.seed``
+    reproduces the book's numbers.
+
+    Parameters
+    ----------
+    input_size, hidden_size, output_size : int
+        Numbers of inputs, hidden units and classes, each at least 1.
+    weight_init_std : float, default 0.01
+        Standard deviation of the weights; biases start at 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is not a whole number of at least 1, or the deviation not a number of at least 0.
+
+    Examples
+    --------
+    >>> np.random.seed(0)
+    >>> network = TwoLayerNet(input_size=4, hidden_size=3, output_size=2)
+    >>> list(network.params)
+    ['W1', 'b1', 'W2', 'b2']
+    >>> x, t = np.random.rand(5, 4), np.array([0, 1, 1, 0, 1])
+    >>> round(network.loss(x, t), 3)
+    0.693
+    >>> from nnfast import SGD
+    >>> SGD(lr=0.1).update(network.params, network.gradient(x, t))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, output_size: int, weight_init_std: float = 0.01) -> None:
+        deviation = _validation.check_number("weight_init_std", weight_init_std, 0)
+        super().__init__({
+            "Affine1": _drawn_by_book("input_size", input_size, "hidden_size", hidden_size, deviation),
+            "Relu1": Relu(),
+            "Affine2": _drawn_by_book("hidden_size", hidden_size, "output_size", output_size, deviation),
+        })
+
+    @property
+    def lastLayer(self) -> Any:  # noqa: N802, the book's name
+        """The output layer, under the book's first name for it."""
+        return self.last_layer
+
+
+class MultiLayerNetExtend(Network):
+    """The book's network of any depth, with weight decay, Dropout and BatchNormalization (chapter 6).
+
+    Weights are float64, drawn from the global ``np.random`` in the book's order, as are Dropout's masks.
+
+    Parameters
+    ----------
+    input_size : int
+        Number of inputs.
+    hidden_size_list : list of int
+        Numbers of units of the hidden layers.
+    output_size : int
+        Number of classes.
+    activation : str, default "relu"
+        "relu", "sigmoid" or another name in `ACTIVATIONS`.
+    weight_init_std : float or str, default "relu"
+        Standard deviation of the weights; "relu" or "he" for sqrt(2 / inputs), "sigmoid" or "xavier" for
+        sqrt(1 / inputs).
+    weight_decay_lambda : float, default 0
+        lambda / 2 * sum(W**2) over all weights is added to the loss.
+    use_dropout : bool, default False
+        A Dropout layer after each activation.
+    dropout_ration : float, default 0.5
+        Its ratio (the book's spelling).
+    use_batchnorm : bool, default False
+        A BatchNormalization layer before each activation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> np.random.seed(0)
+    >>> network = MultiLayerNetExtend(4, [3], 2, use_dropout=True, use_batchnorm=True)
+    >>> list(network.layers)
+    ['Affine1', 'BatchNorm1', 'Activation_function1', 'Dropout1', 'Affine2']
+    >>> list(network.gradient(np.random.rand(5, 4), np.array([0, 1, 1, 0, 1])))
+    ['W1', 'b1', 'gamma1', 'beta1', 'W2', 'b2']
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size_list: Sequence[int],
+        output_size: int,
+        activation: str = "relu",
+        weight_init_std: float | str = "relu",
+        weight_decay_lambda: float = 0,
+        use_dropout: bool = False,
+        dropout_ration: float = 0.5,
+        use_batchnorm: bool = False,
+    ) -> None:
+        make_activation = ACTIVATIONS[_validation.check_choice("activation", activation, list(ACTIVATIONS))]
+        sizes = [input_size, *_validation.sequence_of_sizes("hidden_size_list", hidden_size_list), output_size]
+        layers: dict[str, Any] = {}
+        last = len(sizes) - 1
+        # All the weights first, then the other layers: the book's order of draws.
+        affines = [
+            _drawn_by_book("input_size" if place == 1 else "hidden_size_list", sizes[place - 1],
+                           "output_size" if place == last else "hidden_size_list", sizes[place], weight_init_std)
+            for place in range(1, last + 1)
+        ]
+        for place, affine in enumerate(affines, 1):
+            layers[f"Affine{place}"] = affine
+            if place == last:
+                break
+            if use_batchnorm:
+                layers[f"BatchNorm{place}"] = BatchNormalization(np.ones(affine.outputs), np.zeros(affine.outputs))
+            layers[f"Activation_function{place}"] = make_activation()
+            if use_dropout:
+                layers[f"Dropout{place}"] = Dropout(dropout_ration)
+        super().__init__(layers)
+        for layer in layers.values():
+            if isinstance(layer, Dropout):
+                layer.generator = None      # the book's masks come from the global np.random
+        self.weight_decay_lambda = _validation.check_number("weight_decay_lambda", weight_decay_lambda, 0)
+        self.input_size = input_size
+        self.output_size = output_size
+        self.hidden_size_list = hidden_size_list
+        self.hidden_layer_num = last - 1
+        self.use_dropout = use_dropout
+        self.use_batchnorm = use_batchnorm
+
+    def predict(self, x: ArrayLike, train_flg: bool = False) -> np.ndarray:
+        """Scores of the last layer, as `Network.predict`; of a training pass if `train_flg`.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+        train_flg : bool, default False
+            Whether Dropout and BatchNormalization are to act as in training.
+
+        Returns
+        -------
+        ndarray
+            Shape (B, O).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x` does not fit the network.
+        """
+        return self._forward(self._input(x), True) if train_flg else super().predict(x)
+
+    def loss(self, x: ArrayLike, t: ArrayLike, train_flg: bool = False) -> float:
+        """Mean loss over the examples plus the weight decay; of a training pass if `train_flg`.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+        t : array_like
+            Labels or one-hot rows.
+        train_flg : bool, default False
+            Whether Dropout and BatchNormalization are to act as in training.
+
+        Returns
+        -------
+        float
+            Summed in float64.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit the network.
+        """
+        return self._loss(x, t, train_flg)
+
+    def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, np.ndarray]:
+        """Gradient by central differences of ``loss(x, t, train_flg=True)``, as in the book: Dropout is on.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+        t : array_like
+            Labels or one-hot rows.
+
+        Returns
+        -------
+        dict of str to ndarray
+            An array of the parameter's shape for each key of `params`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit the network.
+        """
+        return _perturbed(self.params, lambda _: self.loss(x, t, train_flg=True))
+
+
+class MultiLayerNet(MultiLayerNetExtend):
+    """The book's network of any depth with weight decay (chapter 6).
+
+    Parameters
+    ----------
+    input_size : int
+        Number of inputs.
+    hidden_size_list : list of int
+        Numbers of units of the hidden layers.
+    output_size : int
+        Number of classes.
+    activation : str, default "relu"
+        "relu", "sigmoid" or another name in `ACTIVATIONS`.
+    weight_init_std : float or str, default "relu"
+        Standard deviation of the weights; "relu" or "he" for sqrt(2 / inputs), "sigmoid" or "xavier" for
+        sqrt(1 / inputs).
+    weight_decay_lambda : float, default 0
+        lambda / 2 * sum(W**2) over all weights is added to the loss.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> np.random.seed(0)
+    >>> network = MultiLayerNet(4, [3, 3], 2, activation="sigmoid", weight_init_std="xavier")
+    >>> list(network.params)
+    ['W1', 'b1', 'W2', 'b2', 'W3', 'b3']
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size_list: Sequence[int],
+        output_size: int,
+        activation: str = "relu",
+        weight_init_std: float | str = "relu",
+        weight_decay_lambda: float = 0,
+    ) -> None:
+        super().__init__(
+            input_size, hidden_size_list, output_size, activation, weight_init_std, weight_decay_lambda
+        )
+
+
+def _drawn_by_book(
+    inputs_name: str, inputs: int, outputs_name: str, outputs: int, weight_init_std: float | str
+) -> Affine:
+    """An Affine layer of float64 with weights from the global np.random."""
+    inputs = _validation.check_count(inputs_name, inputs)
+    outputs = _validation.check_count(outputs_name, outputs)
+    if isinstance(weight_init_std, str):
+        gains = {"relu": 2, "he": 2, "sigmoid": 1, "xavier": 1}
+        gain = gains[_validation.check_choice("weight_init_std", weight_init_std, list(gains))]
+        deviation = float(np.sqrt(gain / inputs))
+    else:
+        deviation = _validation.check_number("weight_init_std", weight_init_std, 0)
+    return Affine(deviation * np.random.randn(inputs, outputs), np.zeros(outputs))

@@ -1,0 +1,389 @@
+"""The book's optimisers: ``update(params, grads)`` changes the arrays of the dict `params` in place (chapter 6.1)."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nnfast import _threads, _validation
+from nnfast._kernels import kernels
+
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "Optimizer", "RMSprop", "np"]
+
+State = dict[str, np.ndarray]
+
+
+class Optimizer:
+    """What the optimisers share: a walk over the parameters, and state of the parameters' shapes.
+
+    A subclass names its state attributes (`_states`), dicts from keys to arrays that are None before the first
+    update, and applies a kernel to one flattened parameter (`_step`).
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate, at least 0.
+    """
+
+    _states: tuple[str, ...] = ()
+
+    def __init__(self, lr: float) -> None:
+        self.lr = _validation.check_number("lr", lr, 0)
+        for name in self._states:
+            setattr(self, name, None)
+
+    def _begin(self) -> None:
+        """Called once an update, before the parameters."""
+
+    def _step(
+        self, step: SimpleNamespace, gradient: np.ndarray, parameter: np.ndarray, *state: np.ndarray, threads: int
+    ) -> None:
+        raise NotImplementedError
+
+    def update(self, params: dict[str, Any], grads: dict[str, ArrayLike]) -> None:
+        """Change the parameters in place by one step.
+
+        Parameters
+        ----------
+        params : dict of str to ndarray
+            Parameters of float32 or float64, any shape; plain numbers are replaced by new ones.
+        grads : dict of str to array_like
+            A gradient of the same shape for each key of `params`.
+
+        Raises
+        ------
+        KeyError
+            If a gradient is missing.
+        TypeError
+            If a parameter is not of float32 or float64.
+        ValueError
+            If shapes differ, also from those of the first update.
+        """
+        for key, parameter in params.items():
+            self._check(key, parameter, grads)
+        self._begin()
+        for key, parameter in params.items():
+            state = [self._state_of(name, key, parameter) for name in self._states]
+            _apply(self._step, params, key, grads[key], state)
+
+    def _check(self, key: str, parameter: Any, grads: dict[str, ArrayLike]) -> None:
+        """Refuse before anything is changed."""
+        if key not in grads:
+            raise KeyError(f"grads has no {key!r}, but params has")
+        if isinstance(parameter, np.ndarray) and parameter.ndim:
+            _validation.parameter(f"params[{key!r}]", parameter, parameter.ndim)
+        shape = np.shape(parameter)
+        if np.shape(grads[key]) != shape:
+            raise ValueError(f"grads[{key!r}] has shape {np.shape(grads[key])}, but params[{key!r}] has shape {shape}")
+        for name in self._states:
+            known = getattr(self, name)
+            if known is not None and key in known and known[key].shape != shape:
+                raise ValueError(
+                    f"params[{key!r}] has shape {shape}, but this optimiser began with shape {known[key].shape}: "
+                    "make a new one for each network"
+                )
+
+    def _state_of(self, name: str, key: str, parameter: Any) -> np.ndarray:
+        if getattr(self, name) is None:
+            setattr(self, name, {})
+        state: State = getattr(self, name)
+        if key not in state:
+            dtype = parameter.dtype.newbyteorder("=") if isinstance(parameter, np.ndarray) else np.float64
+            state[key] = np.zeros(np.shape(parameter), dtype)
+        return state[key]
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of the state, for `restore`.
+
+        Returns
+        -------
+        dict
+            Attributes by name.
+        """
+        return {name: _copied(value) for name, value in vars(self).items()}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a `snapshot`.
+
+        Parameters
+        ----------
+        snapshot : dict
+            What `snapshot` returned.
+        """
+        for name, value in snapshot.items():
+            setattr(self, name, _copied(value))
+
+
+def _copied(value: Any) -> Any:
+    return {key: array.copy() for key, array in value.items()} if isinstance(value, dict) else value
+
+
+def _apply(
+    step: Callable[..., None], params: dict[str, Any], key: str, gradient: ArrayLike, state: list[np.ndarray]
+) -> None:
+    """Run a step on one parameter, whatever its layout: itself if contiguous, else through a copy."""
+    parameter = params[key]
+    is_array = isinstance(parameter, np.ndarray)
+    dtype = parameter.dtype.newbyteorder("=") if is_array else np.dtype(np.float64)
+    work = _validation.floats(f"params[{key!r}]", parameter, dtype)
+    if not is_array:
+        work = work.copy()
+    flat_gradient = _validation.floats(f"grads[{key!r}]", gradient, dtype).reshape(-1)
+    threads = _threads.for_elements(work.size)
+    step(kernels(dtype), flat_gradient, work.reshape(-1), *(array.reshape(-1) for array in state), threads=threads)
+    if not is_array:
+        params[key] = float(work)
+    elif work is not parameter:
+        parameter[...] = work
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: params -= lr * grads.
+
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate, at least 0.
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0, 2.0])}
+    >>> SGD(lr=0.1).update(params, {"W": np.array([1.0, -1.0])})
+    >>> params["W"]
+    array([0.9, 2.1])
+    """
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+
+    def _step(
+        self, step: SimpleNamespace, gradient: np.ndarray, parameter: np.ndarray, *state: np.ndarray, threads: int
+    ) -> None:
+        step.sgd_step(gradient, parameter, self.lr, threads)
+
+
+class Momentum(Optimizer):
+    """Momentum: v = momentum * v - lr * grads; params += v.
+
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate, at least 0.
+    momentum : float, default 0.9
+        Between 0 and 1.
+
+    Attributes
+    ----------
+    v : dict of str to ndarray or None
+        Velocities.
+
+    Examples
+    --------
+    >>> params, momentum = {"W": np.array([1.0])}, Momentum(lr=0.1)
+    >>> for _ in range(2):
+    ...     momentum.update(params, {"W": np.array([1.0])})
+    >>> params["W"]
+    array([0.71])
+    """
+
+    _states = ("v",)
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+        super().__init__(lr)
+        self.momentum = _validation.check_number("momentum", momentum, 0, 1)
+
+    def _step(
+        self, step: SimpleNamespace, gradient: np.ndarray, parameter: np.ndarray, *state: np.ndarray, threads: int
+    ) -> None:
+        step.momentum_step(gradient, parameter, *state, self.lr, self.momentum, threads)
+
+
+class Nesterov(Optimizer):
+    """Nesterov's accelerated gradient in the form of Bengio et al., 2013 (arXiv 1212.0901).
+
+    params += momentum**2 * v - (1 + momentum) * lr * grads, with the velocity before this step; then
+    v = momentum * v - lr * grads. (Early printings of the book's code update v first; later ones mend that.)
+
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate, at least 0.
+    momentum : float, default 0.9
+        Between 0 and 1.
+
+    Attributes
+    ----------
+    v : dict of str to ndarray or None
+        Velocities.
+
+    Examples
+    --------
+    >>> params, nesterov = {"W": np.array([1.0])}, Nesterov(lr=0.1)
+    >>> for _ in range(2):
+    ...     nesterov.update(params, {"W": np.array([1.0])})
+    >>> params["W"].round(4)
+    array([0.539])
+    """
+
+    _states = ("v",)
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+        super().__init__(lr)
+        self.momentum = _validation.check_number("momentum", momentum, 0, 1)
+
+    def _step(
+        self, step: SimpleNamespace, gradient: np.ndarray, parameter: np.ndarray, *state: np.ndarray, threads: int
+    ) -> None:
+        step.nesterov_step(gradient, parameter, *state, self.lr, self.momentum, threads)
+
+
+class AdaGrad(Optimizer):
+    """AdaGrad (Duchi et al., 2011): h += grads**2; params -= lr * grads / (sqrt(h) + 1e-7).
+
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate, at least 0.
+
+    Attributes
+    ----------
+    h : dict of str to ndarray or None
+        Sums of squared gradients.
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0])}
+    >>> AdaGrad(lr=0.1).update(params, {"W": np.array([2.0])})
+    >>> params["W"].round(4)
+    array([0.9])
+    """
+
+    _states = ("h",)
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+
+    def _step(
+        self, step: SimpleNamespace, gradient: np.ndarray, parameter: np.ndarray, *state: np.ndarray, threads: int
+    ) -> None:
+        step.adagrad_step(gradient, parameter, *state, self.lr, threads)
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman and Hinton, 2012): h = decay_rate * h + (1 - decay_rate) * grads**2, then as AdaGrad.
+
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate, at least 0.
+    decay_rate : float, default 0.99
+        Weight of the old mean of squares, between 0 and 1.
+
+    Attributes
+    ----------
+    h : dict of str to ndarray or None
+        Running means of squared gradients.
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0])}
+    >>> RMSprop(lr=0.01).update(params, {"W": np.array([2.0])})
+    >>> params["W"].round(4)
+    array([0.9])
+    """
+
+    _states = ("h",)
+
+    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
+        super().__init__(lr)
+        self.decay_rate = _validation.check_number("decay_rate", decay_rate, 0, 1)
+
+    def _step(
+        self, step: SimpleNamespace, gradient: np.ndarray, parameter: np.ndarray, *state: np.ndarray, threads: int
+    ) -> None:
+        step.rmsprop_step(gradient, parameter, *state, self.lr, self.decay_rate, threads)
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015), as the book writes it: 1e-7 is added to sqrt(v) before the bias correction.
+
+    Parameters
+    ----------
+    lr : float, default 0.001
+        Learning rate, at least 0.
+    beta1, beta2 : float, default 0.9 and 0.999
+        Weights of the old means, at least 0 and below 1.
+
+    Attributes
+    ----------
+    iter : int
+        Number of updates so far.
+    m, v : dict of str to ndarray or None
+        Running means of gradients and of their squares.
+
+    Examples
+    --------
+    >>> params, adam = {"W": np.array([1.0])}, Adam(lr=0.1)
+    >>> adam.update(params, {"W": np.array([2.0])})
+    >>> params["W"].round(4)
+    array([0.9])
+    """
+
+    _states = ("m", "v")
+
+    weight_decay = 0.0      # AdamW has its own
+
+    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
+        super().__init__(lr)
+        below_1 = float(np.nextafter(1, 0))
+        self.beta1 = _validation.check_number("beta1", beta1, 0, below_1)
+        self.beta2 = _validation.check_number("beta2", beta2, 0, below_1)
+        self.iter = 0
+
+    def _begin(self) -> None:
+        self.iter += 1
+
+    def _step(
+        self, step: SimpleNamespace, gradient: np.ndarray, parameter: np.ndarray, *state: np.ndarray, threads: int
+    ) -> None:
+        lr_t = self.lr * float(np.sqrt(1.0 - self.beta2**self.iter)) / (1.0 - self.beta1**self.iter)
+        shrink = 1.0 - self.lr * self.weight_decay
+        step.adam_step(gradient, parameter, *state, lr_t, self.beta1, self.beta2, shrink, threads)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): params also shrink by lr * weight_decay.
+
+    Every parameter shrinks, biases too.
+
+    Parameters
+    ----------
+    lr : float, default 0.001
+        Learning rate, at least 0.
+    beta1, beta2 : float, default 0.9 and 0.999
+        Weights of the old means, at least 0 and below 1.
+    weight_decay : float, default 0.01
+        At least 0.
+
+    Attributes
+    ----------
+    iter : int
+        Number of updates so far.
+    m, v : dict of str to ndarray or None
+        Running means of gradients and of their squares.
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0])}
+    >>> AdamW(lr=0.1, weight_decay=0.5).update(params, {"W": np.array([2.0])})
+    >>> params["W"].round(4)
+    array([0.85])
+    """
+
+    def __init__(
+        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.01
+    ) -> None:
+        super().__init__(lr, beta1, beta2)
+        self.weight_decay = _validation.check_number("weight_decay", weight_decay, 0)
