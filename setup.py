@@ -52,6 +52,7 @@ class BuildKernels(build_ext):
     """Adds the compiler's flags once the compiler is known."""
 
     def build_extensions(self) -> None:
+        """Build all of them side by side."""
         self.parallel = self.parallel or os.cpu_count()
         msvc = self.compiler.compiler_type == "msvc"
         compile_openmp, link_openmp = (["/openmp"], []) if msvc else self.openmp_flags()
@@ -63,6 +64,7 @@ class BuildKernels(build_ext):
         super().build_extensions()
 
     def gcc_flags(self, name: str) -> list[str]:
+        """Flags of GCC and Clang."""
         # Never -ffast-math: linked into a shared library it changes the floating-point mode of the whole process.
         # -fno-math-errno and -fno-trapping-math alone let square roots and choices be vectorised.
         flags = ["-O0" if DEBUG else "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
@@ -73,14 +75,16 @@ class BuildKernels(build_ext):
         return flags
 
     def msvc_flags(self, name: str) -> list[str]:
-        return ["/Od" if DEBUG else "/O2", "/fp:contract"] + (MSVC_X86_64_FLAGS[name] if target_is_x86_64() else [])
+        """Flags of the Microsoft compiler."""
+        return ["/Od" if DEBUG else "/O2", "/fp:contract", *(MSVC_X86_64_FLAGS[name] if target_is_x86_64() else [])]
 
     def openmp_flags(self) -> tuple[list[str], list[str]]:
-        apple = (["-Xpreprocessor", "-fopenmp"], ["-lomp"])
-        candidates = [apple] if sys.platform == "darwin" else [(["-fopenmp"], ["-fopenmp"])]
-        for compile_flags, link_flags in candidates:
-            if self.compiles(compile_flags, link_flags, "#include <omp.h>\nint main(void) { return !omp_get_num_procs(); }"):
-                return compile_flags, link_flags
+        """Compiler and linker flags that give OpenMP, or none."""
+        flags = (["-fopenmp"], ["-fopenmp"])
+        if sys.platform == "darwin":    # Apple's clang: the runtime library is a package of its own
+            flags = (["-Xpreprocessor", "-fopenmp"], ["-lomp"])
+        if self.compiles(*flags, "#include <omp.h>\nint main(void) { return !omp_get_num_procs(); }"):
+            return flags
         message = "the C compiler has no OpenMP: nnfast is built for one thread"
         if OPENMP_REQUIRED:
             raise SystemExit(message)
@@ -91,7 +95,7 @@ class BuildKernels(build_ext):
         self, flags: list[str], link_flags: list[str] | None = None, source: str = "int main(void) { return 0; }"
     ) -> bool:
         """Whether the compiler takes these flags without a warning, and links where link flags are given."""
-        command = list(self.compiler.compiler_so)[:1] + ["-Werror", *flags]
+        command = [self.compiler.compiler_so[0], "-Werror", *flags]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "try.c")
             path.write_text(source + "\n")

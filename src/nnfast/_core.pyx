@@ -18,7 +18,7 @@ B examples (batch), I inputs, O outputs, C classes, N elements of a flattened ar
 """
 from cython cimport floating
 from cython.parallel cimport parallel, prange
-from libc.math cimport INFINITY, erf, erff, exp as exp_libc, fabs, log, log1p, sqrt, sqrtf
+from libc.math cimport erf, erff, exp as exp_libc, fabs, log, log1p, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
 
 cdef extern from "_compiler.h" nogil:

@@ -50,7 +50,8 @@ def nesterov_step(
     const floating[::1] gradient, floating[::1] parameter, floating[::1] v, double lr, double momentum,
     int num_threads,
 ):
-    """parameter += momentum**2 * v - (1 + momentum) * lr * gradient, then v = momentum * v - lr * gradient. All (N,)."""
+    """parameter += momentum**2 * v - (1 + momentum) * lr * gradient, then
+    v = momentum * v - lr * gradient. All (N,)."""
     cdef Py_ssize_t chunk, n = parameter.shape[0]
     for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
         _nesterov_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum,

@@ -2,8 +2,9 @@
 #
 # c = a @ b (+ bias): every tile of c, TILE_ROWS rows by the columns of one panel, is summed in registers over the
 # depth k: broadcast one factor from a, multiply it with contiguous vectors of b. a is read where it is, through a row
-# and a column stride, so that x and its transpose cost the same. b is copied into panels as wide as a tile: rows become
-# contiguous, the last panel is padded with zeros (no tails), and no power-of-two stride puts every row into one cache set.
+# and a column stride, so that x and its transpose cost the same. b is copied into panels as wide as a tile: rows
+# become contiguous, the last panel is padded with zeros (no tails), and no power-of-two stride puts every row into
+# one cache set.
 #
 # The last panel is as narrow as its columns allow, in whole vectors: 50 columns of float64 are 24 + 24 + 8 (v4).
 

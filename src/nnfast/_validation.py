@@ -80,11 +80,13 @@ def numbers(name: str, x: ArrayLike) -> np.ndarray:
 
 
 def floats(name: str, x: ArrayLike, dtype: np.dtype | None = None) -> np.ndarray:
-    """A C-contiguous, aligned array in this machine's byte order: of `dtype`, or float32 for float32 and float16
-    and float64 for everything else."""
-    if type(x) is np.ndarray and x.flags.c_contiguous and x.flags.aligned:     # the common case, without a detour
-        if x.dtype == dtype or (dtype is None and x.dtype in _FLOATS and x.dtype.isnative):
-            return x
+    """A C-contiguous, aligned array in this machine's byte order.
+
+    Of `dtype`; without one float32 for float32 and float16, and float64 for everything else.
+    """
+    wanted = _FLOATS if dtype is None else (dtype,)
+    if type(x) is np.ndarray and x.dtype in wanted and x.flags.c_contiguous and x.flags.aligned:
+        return x    # the common case, without a detour
     array = numbers(name, x)
     if dtype is None:
         dtype = _FLOATS[0] if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOATS[1]
@@ -120,14 +122,15 @@ def parameter(name: str, array: Any, ndim: int) -> np.ndarray:
     """An array that a layer is to share: float32 or float64 (lists become float64)."""
     if not isinstance(array, np.ndarray):
         array = floats(name, array, _FLOATS[1])
-    if array.dtype.newbyteorder("=") not in _FLOATS:
+    shared: np.ndarray = array
+    if shared.dtype.newbyteorder("=") not in _FLOATS:
         raise TypeError(
-            f"{name} is an array of {array.dtype.name}, but must be float32 or float64: "
+            f"{name} is an array of {shared.dtype.name}, but must be float32 or float64: "
             f"pass {name}.astype(np.float64)"
         )
-    if array.ndim != ndim:
-        raise ValueError(f"{name} has shape {array.shape}, but must have {ndim} {'axis' if ndim == 1 else 'axes'}")
-    return array
+    if shared.ndim != ndim:
+        raise ValueError(f"{name} has shape {shared.shape}, but must have {ndim} {'axis' if ndim == 1 else 'axes'}")
+    return shared
 
 
 def same_dtype(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:

@@ -120,6 +120,7 @@ class Relu(_Activation):
 
     @property
     def mask(self) -> np.ndarray | None:
+        """True where the last input was at most 0."""
         return None if self._kept is None else self._kept <= 0
 
 
@@ -146,6 +147,7 @@ class Sigmoid(_Activation):
 
     @property
     def out(self) -> np.ndarray | None:
+        """The last output."""
         return self._kept
 
 

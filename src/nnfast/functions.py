@@ -99,7 +99,7 @@ def sigmoid(x: ArrayLike) -> np.ndarray:
     array = _validation.floats("x", x)
     y = np.empty_like(array)
     kernels(array.dtype).sigmoid_forward(array.reshape(-1), y.reshape(-1), _threads.for_elements(4 * array.size))
-    return y[()]
+    return y[()]    # like NumPy's own functions: a number for a number
 
 
 def sigmoid_grad(x: ArrayLike) -> np.ndarray:
@@ -126,7 +126,7 @@ def sigmoid_grad(x: ArrayLike) -> np.ndarray:
     array([0.25 , 0.105])
     """
     y = sigmoid(x)
-    return (1 - y) * y
+    return np.multiply(1 - y, y)
 
 
 def relu(x: ArrayLike) -> np.ndarray:
@@ -154,11 +154,11 @@ def relu(x: ArrayLike) -> np.ndarray:
     """
     array = _validation.numbers("x", x)
     if array.dtype.kind != "f":
-        return np.maximum(0, array)
+        return np.asarray(np.maximum(0, array))[()]
     array = _validation.floats("x", array)
     y = np.empty_like(array)
     kernels(array.dtype).relu_forward(array.reshape(-1), y.reshape(-1), _threads.for_elements(array.size))
-    return y[()]
+    return y[()]    # like NumPy's own functions: a number for a number
 
 
 def relu_grad(x: ArrayLike) -> np.ndarray:
@@ -258,7 +258,7 @@ def sum_squared_error(y: ArrayLike, t: ArrayLike) -> float:
     shape = (outputs.shape[0], -1) if outputs.ndim > 1 and outputs.size else (1, outputs.size)
     threads = _threads.for_elements(outputs.size)
     losses = np.empty(shape[0])
-    return kernels(outputs.dtype).squared_error(outputs.reshape(shape), targets.reshape(shape), losses, threads)
+    return float(kernels(outputs.dtype).squared_error(outputs.reshape(shape), targets.reshape(shape), losses, threads))
 
 
 mean_squared_error = sum_squared_error
@@ -303,7 +303,7 @@ def cross_entropy_error(y: ArrayLike, t: ArrayLike) -> float:
     labels = _validation.labels(t, outputs.shape[0], outputs.shape[1])
     losses = np.empty(outputs.shape[0])
     total = kernels(outputs.dtype).cross_entropy(outputs, labels, losses, _threads.for_elements(outputs.shape[0]))
-    return total / outputs.shape[0]
+    return float(total / outputs.shape[0])
 
 
 def softmax_loss(X: ArrayLike, t: ArrayLike) -> float:
@@ -332,3 +332,4 @@ def softmax_loss(X: ArrayLike, t: ArrayLike) -> float:
     0.3057
     """
     return cross_entropy_error(softmax(X), t)
+

@@ -154,7 +154,7 @@ class Affine:
         W, b = self._operands()
         rows = _validation.rows("x", x, W.dtype, W.shape[0], "W")
         y = np.empty((rows.shape[0], W.shape[1]), W.dtype)
-        workspace = product_workspace(*W.shape, W.dtype)
+        workspace = product_workspace(W.shape[0], W.shape[1], W.dtype)
         kernels(W.dtype).affine_forward(rows, W, b, y, workspace, _threads.for_product(rows.shape[0] * W.size))
         return rows, y
 
@@ -560,4 +560,5 @@ class BatchNormalization:
             xn, self._std, _validation.floats("gamma", self.gamma, xn.dtype), gradient,
             dx, self.dgamma, self.dbeta, _threads.for_elements(xn.size),
         )
-        return dx.reshape(shape)
+        result: np.ndarray = dx.reshape(shape)
+        return result

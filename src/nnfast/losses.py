@@ -69,7 +69,8 @@ class _OutputLayer:
         if one_example:
             scores = scores.reshape(1, -1)
         scores = _validation.not_empty("x", _validation.rows("x", scores, scores.dtype, None, ""))
-        prepared = self.prepare(_validation.one_target("t", t) if one_example else t, *scores.shape, scores.dtype)
+        batch_size, outputs = scores.shape
+        prepared = self.prepare(_validation.one_target("t", t) if one_example else t, batch_size, outputs, scores.dtype)
         loss = self.forward_prepared(scores, prepared)
         self.t = t
         return loss
@@ -131,6 +132,7 @@ class SoftmaxWithLoss(_OutputLayer):
     """
 
     def prepare(self, t: ArrayLike, batch_size: int, outputs: int, dtype: np.dtype) -> np.ndarray:
+        """Labels (B,)."""
         return _validation.labels(t, batch_size, outputs)
 
     def _losses(self, x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
@@ -145,7 +147,8 @@ class SoftmaxWithLoss(_OutputLayer):
         return dx
 
     def count_correct(self, x: np.ndarray, targets: np.ndarray) -> int:
-        return kernels(x.dtype).count_correct(x, targets)
+        """Rows whose largest score is the label's."""
+        return int(kernels(x.dtype).count_correct(x, targets))
 
 
 class SigmoidWithLoss(_OutputLayer):
@@ -175,6 +178,7 @@ class SigmoidWithLoss(_OutputLayer):
     """
 
     def prepare(self, t: ArrayLike, batch_size: int, outputs: int, dtype: np.dtype) -> np.ndarray:
+        """Targets (B, O) between 0 and 1."""
         return _validation.probabilities(t, batch_size, outputs, dtype)
 
     def _losses(self, x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
@@ -187,6 +191,7 @@ class SigmoidWithLoss(_OutputLayer):
         return _difference(y, targets, dout)
 
     def count_correct(self, x: np.ndarray, targets: np.ndarray) -> int:
+        """Rows with every output on the right side of one half."""
         return int(((x > 0) == (targets > 0.5)).all(axis=1).sum())
 
 
@@ -218,6 +223,7 @@ class IdentityWithLoss(_OutputLayer):
     is_classifier = False
 
     def prepare(self, t: ArrayLike, batch_size: int, outputs: int, dtype: np.dtype) -> np.ndarray:
+        """Targets (B, O)."""
         return _validation.targets(t, batch_size, outputs, dtype)
 
     def _losses(self, x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:

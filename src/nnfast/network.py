@@ -172,7 +172,7 @@ class Network:
             if hasattr(layer, "infer"):
                 y = layer.infer(y)
             else:
-                y = layer.forward(y, False) if name in self._told_mode else layer.forward(y)
+                y = layer.forward(y, *((False,) if name in self._told_mode else ()))
         return y
 
     def loss(self, x: ArrayLike, t: ArrayLike) -> float:
@@ -223,10 +223,11 @@ class Network:
         """
         scores = _validation.not_empty("x", self.predict(x))
         _validation.is_classifier(self.last_layer)
+        batch_size, outputs = scores.shape
         if hasattr(self.last_layer, "prepare"):
-            targets = self.last_layer.prepare(t, *scores.shape, scores.dtype)
-            return float(self.last_layer.count_correct(scores, targets) / scores.shape[0])
-        return float((scores.argmax(axis=1) == _validation.labels(t, *scores.shape)).mean())
+            targets = self.last_layer.prepare(t, batch_size, outputs, scores.dtype)
+            return float(self.last_layer.count_correct(scores, targets) / batch_size)
+        return float((scores.argmax(axis=1) == _validation.labels(t, batch_size, outputs)).mean())
 
     def gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, np.ndarray]:
         """Gradient of the loss with respect to every parameter, by backpropagation.
@@ -426,10 +427,8 @@ class Network:
     def _forward(self, x: np.ndarray, train_flg: bool, except_for: Iterable[str] = ()) -> np.ndarray:
         """Scores; every layer keeps what its backward needs. Layers in `except_for` are told that it is inference."""
         for name, layer in self.layers.items():
-            if name in self._told_mode:
-                x = layer.forward(x, train_flg and name not in except_for)
-            else:
-                x = layer.forward(x)
+            mode = (train_flg and name not in except_for,) if name in self._told_mode else ()
+            x = layer.forward(x, *mode)
         return x
 
     def _loss(self, x: ArrayLike, t: ArrayLike, train_flg: bool, except_for: Iterable[str] = ()) -> float:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -175,8 +175,8 @@ def _train(
             history.append(epoch)
             if verbose:
                 bar.write(str(epoch))
-            # Every callback is called, also when an earlier one asks to stop.
-            if any([callback(epoch) is True for callback in callbacks]):
+            answers = [callback(epoch) for callback in callbacks]   # all are called, also after one asks to stop
+            if True in answers:
                 break
     return history
 
@@ -187,8 +187,10 @@ def _epoch(
 ) -> tuple[float, float | None]:
     """One pass over the data: mean loss and accuracy. Stopped on the way, everything is as before the epoch."""
     before = [array.copy() for array in network.state()]
+    generator_before = network.generator.bit_generator.state
     optimizer_before = optimizer.snapshot() if isinstance(optimizer, Optimizer) else None
-    total, correct = 0.0, 0
+    total = 0.0
+    correct: int | None = 0
     try:
         params = network.params
         for step, batch in enumerate(_batches(network, x.shape[0], batch_size, shuffle), 1):
@@ -203,6 +205,7 @@ def _epoch(
     except BaseException:
         for array, old in zip(network.state(), before, strict=True):
             array[...] = old
+        network.generator.bit_generator.state = generator_before
         if optimizer_before is not None:
             optimizer.restore(optimizer_before)
         raise
@@ -229,7 +232,7 @@ def _evaluated(
 class _NoBar:
     """Stands in for a progress bar that nobody asked for."""
 
-    def __enter__(self) -> "_NoBar":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

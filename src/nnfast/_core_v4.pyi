@@ -1,0 +1,1 @@
+from nnfast._core import *
