@@ -4,6 +4,7 @@
 """
 
 import os
+import threading
 from types import BuiltinFunctionType, ModuleType, SimpleNamespace
 
 import numpy as np
@@ -88,6 +89,22 @@ def kernels(dtype: np.dtype) -> SimpleNamespace:
     return _BY_DTYPE[dtype]
 
 
+_scratch = threading.local()
+
+
+def scratch(name: str, size: int, dtype: np.dtype) -> np.ndarray:
+    """Memory (size,) for the length of one kernel's call, this thread's own, kept for the next call.
+
+    Fresh memory costs a page fault for every 4 KiB: 60 of the 190 microseconds of a 100 x 784 x 50 product in float64.
+    """
+    key = name + dtype.char
+    buffer: np.ndarray | None = getattr(_scratch, key, None)
+    if buffer is None or buffer.size < size:
+        buffer = np.empty(size, dtype)
+        setattr(_scratch, key, buffer)
+    return buffer[:size]
+
+
 def product_workspace(depth: int, columns: int, dtype: np.dtype) -> np.ndarray:
-    """Scratch memory for a product whose second operand is (depth, columns); untouched pages cost nothing."""
-    return np.empty(depth * (columns + PANEL_PADDING) + PANEL_PADDING, dtype)
+    """Scratch memory for a product whose second operand is (depth, columns)."""
+    return scratch("panels", depth * (columns + PANEL_PADDING) + PANEL_PADDING, dtype)

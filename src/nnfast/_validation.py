@@ -79,10 +79,11 @@ def numbers(name: str, x: ArrayLike) -> np.ndarray:
     return array
 
 
-def floats(name: str, x: ArrayLike, dtype: np.dtype | None = None) -> np.ndarray:
+def floats(name: str, x: ArrayLike, dtype: np.dtype | None = None, out: np.ndarray | None = None) -> np.ndarray:
     """A C-contiguous, aligned array in this machine's byte order.
 
-    Of `dtype`; without one float32 for float32 and float16, and float64 for everything else.
+    Of `dtype`; without one float32 for float32 and float16, and float64 for everything else. A copy is written into
+    `out` if that has the right shape and dtype.
     """
     wanted = _FLOATS if dtype is None else (dtype,)
     if type(x) is np.ndarray and x.dtype in wanted and x.flags.c_contiguous and x.flags.aligned:
@@ -90,12 +91,21 @@ def floats(name: str, x: ArrayLike, dtype: np.dtype | None = None) -> np.ndarray
     array = numbers(name, x)
     if dtype is None:
         dtype = _FLOATS[0] if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOATS[1]
+    if out is not None and out.shape == array.shape and out.dtype == dtype:
+        np.copyto(out, array, casting="same_kind" if array.dtype.kind == "f" else "unsafe")
+        return out
     return np.require(array, dtype, ["C", "A"])
 
 
-def rows(name: str, x: ArrayLike, dtype: np.dtype, columns: int | None, taker: str) -> np.ndarray:
-    """`floats` of shape (B, columns); further axes are flattened into the columns, as the book does."""
-    array = floats(name, x, dtype)
+def rows(
+    name: str, x: ArrayLike, dtype: np.dtype, columns: int | None, taker: str, out: np.ndarray | None = None
+) -> np.ndarray:
+    """`floats` of shape (B, columns)."""
+    return floats(name, row_shaped(name, numbers(name, x), columns, taker), dtype, out)
+
+
+def row_shaped(name: str, array: np.ndarray, columns: int | None, taker: str) -> np.ndarray:
+    """`array` as (B, columns), not converted; further axes are flattened into the columns, as the book does."""
     if array.ndim < 2 and not (array.ndim == 1 and columns == 1):
         if array.ndim == 1:
             raise ValueError(

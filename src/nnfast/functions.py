@@ -126,7 +126,8 @@ def sigmoid_grad(x: ArrayLike) -> np.ndarray:
     array([0.25 , 0.105])
     """
     y = sigmoid(x)
-    return np.multiply(1 - y, y)
+    gradient: np.ndarray = (1 - y) * y
+    return gradient
 
 
 def relu(x: ArrayLike) -> np.ndarray:

@@ -29,6 +29,9 @@ ACTIVATIONS: dict[str, Callable[[], Any]] = {
 }
 """Activation layers by the names that `MultiLayerNet` and the command line take."""
 
+_ROW_BLOCK = 1024
+"""Rows that are predicted at a time, so that what lies between the layers stays in the cache and small."""
+
 _SAME_WIDTH = (Relu, Sigmoid, Tanh, LeakyRelu, Gelu, Identity, Dropout, BatchNormalization)
 """Layers that give as many outputs as they take inputs."""
 
@@ -51,6 +54,9 @@ class Parameters(dict[str, np.ndarray]):
         """
         for key, value in other.items():
             self[key] = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parameters, (dict(self),)     # copying item by item would assign to keys that are not there yet
 
 
 class Network:
@@ -119,6 +125,7 @@ class Network:
                 layer.draw(self.generator, self.dtype)
             if isinstance(layer, Dropout):
                 layer.generator = self.generator
+        self._by_blocks = all(hasattr(layer, "infer") for layer in self.layers.values())
         self._told_mode = {name for name, layer in self.layers.items() if _takes_mode(layer)}
         self.is_fitting = False
 
@@ -167,13 +174,15 @@ class Network:
         ValueError
             If a row of `x` has not I values.
         """
-        y = self._input(x)
-        for name, layer in self.layers.items():
-            if hasattr(layer, "infer"):
-                y = layer.infer(y)
-            else:
-                y = layer.forward(y, *((False,) if name in self._told_mode else ()))
-        return y
+        rows = self._input(x)
+        if not self._by_blocks or rows.shape[0] <= _ROW_BLOCK:
+            return self._inferred(rows)
+        first = self._inferred(rows[:_ROW_BLOCK])
+        scores = np.empty((rows.shape[0], first.shape[1]), first.dtype)
+        scores[:_ROW_BLOCK] = first
+        for place in range(_ROW_BLOCK, rows.shape[0], _ROW_BLOCK):
+            scores[place : place + _ROW_BLOCK] = self._inferred(rows[place : place + _ROW_BLOCK])
+        return scores
 
     def loss(self, x: ArrayLike, t: ArrayLike) -> float:
         """Mean loss over the examples, layers in the mode of inference.
@@ -419,10 +428,21 @@ class Network:
         return [*self.params.values(), *statistics]
 
     def _input(self, x: ArrayLike) -> np.ndarray:
+        """`x` as rows, if the network knows how many inputs it has; the layers convert it to their dtype."""
+        array = _validation.numbers("x", x)
         if self.inputs is None:
-            return _validation.floats("x", x, self.dtype)
+            return array
         first = next(iter(self.layers.values()))
-        return _validation.rows("x", x, self.dtype, self.inputs, f"layer 1 ({type(first).__name__})")
+        return _validation.row_shaped("x", array, self.inputs, f"layer 1 ({type(first).__name__})")
+
+    def _inferred(self, x: np.ndarray) -> np.ndarray:
+        """Scores, leaving no trace in the layers."""
+        for name, layer in self.layers.items():
+            if hasattr(layer, "infer"):
+                x = layer.infer(x)
+            else:
+                x = layer.forward(x, *((False,) if name in self._told_mode else ()))
+        return x
 
     def _forward(self, x: np.ndarray, train_flg: bool, except_for: Iterable[str] = ()) -> np.ndarray:
         """Scores; every layer keeps what its backward needs. Layers in `except_for` are told that it is inference."""

@@ -193,8 +193,11 @@ def _epoch(
     correct: int | None = 0
     try:
         params = network.params
+        # Rows are gathered into the same memory every step: fresh memory costs more than copying them.
+        memory = np.empty((min(batch_size, x.shape[0]), x.shape[1]), x.dtype)
         for step, batch in enumerate(_batches(network, x.shape[0], batch_size, shuffle), 1):
-            x_batch, t_batch = x[batch], t[batch]
+            x_batch = x[batch] if isinstance(batch, slice) else _gathered(x, batch, memory)
+            t_batch = t[batch]
             loss, right, gradients = network.training_step(x_batch, t_batch)
             _validation.loss_is_finite(loss, number, step, optimizer)
             optimizer.update(params, gradients)
@@ -218,6 +221,12 @@ def _batches(network: "Network", rows: int, batch_size: int, shuffle: bool) -> I
     for first in range(0, rows, batch_size):
         part = slice(first, min(first + batch_size, rows))
         yield part if order is None else order[part]
+
+
+def _gathered(x: np.ndarray, rows: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    """x[rows], written into the first rows of `memory`."""
+    # mode="clip": the rows are known to be there, and "raise" would gather into a buffer first.
+    return np.take(x, rows, axis=0, out=memory[: len(rows)], mode="clip")
 
 
 def _evaluated(
