@@ -1,4 +1,4 @@
-# Thin: each target makes the environment that it needs in .venv and runs one thing there.
+# Thin: each target makes the environment that it needs and runs one thing there.
 #
 #   make demo    train on the digits in the package, then the same in NumPy
 #   make test    the tests, against the installed package
@@ -6,48 +6,51 @@
 #   make bench   the benchmarks of the README (some minutes)
 
 PYTHON ?= python3
-VENV ?= .venv
-BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+BIN := .venv/bin
+DEMO_BIN := .venv-demo/bin
 
 # MNIST for tests and benchmarks, where it lies beside the checkout.
 ifneq ($(wildcard ../shared/data/mnist),)
 export NNFAST_DATA_DIR ?= $(abspath ../shared/data)
 endif
 
-# Building compiles only what changed: objects stay in build/.
-SOURCES := setup.py pyproject.toml $(wildcard src/nnfast/*.py* src/nnfast/*.pxi src/nnfast/*.h src/nnfast/data/*)
+# Installing compiles only what changed: objects stay in build/.
+SOURCES := setup.py pyproject.toml $(wildcard src/nnfast/*.p* src/nnfast/*.h src/nnfast/data/*)
 
 .PHONY: demo test lint bench clean
+.PRECIOUS: %/bin/python
 
-demo: $(VENV)/demo.installed
-	$(BIN)/nnfast train
-	$(BIN)/python bench/bench_demo.py
+demo: .venv-demo/demo.installed
+	$(DEMO_BIN)/nnfast train
+	$(DEMO_BIN)/python bench/bench_demo.py
 
-test: $(VENV)/test.installed
+test: .venv/test.installed
 	$(BIN)/python -m pytest -q
 
-lint: $(VENV)/lint.installed
+lint: .venv/lint.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint src/nnfast/*.pyx src/nnfast/*.pxi
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src/nnfast/*.pyx src/nnfast/*.pxi
 
-bench: $(VENV)/bench.installed
+bench: .venv/bench.installed
 	$(BIN)/python bench/run_all.py
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf .venv .venv-demo build dist src/*.egg-info
 
-$(VENV)/demo.installed: EXTRAS = plot,progress
-$(VENV)/test.installed: EXTRAS = test
-$(VENV)/lint.installed: EXTRAS = lint
-$(VENV)/bench.installed: EXTRAS = bench
+# The demo is somebody's first minute, so it has an environment of its own, compiled for this machine only.
+.venv-demo/demo.installed: EXTRAS = plot,progress
+.venv-demo/demo.installed: export NNFAST_NATIVE = 1
+.venv/test.installed: EXTRAS = test
+.venv/lint.installed: EXTRAS = lint
+.venv/bench.installed: EXTRAS = bench
 
-$(VENV)/%.installed: $(SOURCES) | $(BIN)/python
-	$(PIP_INSTALL) '.[$(EXTRAS)]'
-	touch $@
+%.installed: $(SOURCES)
+	@$(MAKE) --no-print-directory $(@D)/bin/python
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check '.[$(EXTRAS)]'
+	@touch $@
 
-$(BIN)/python:
+%/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "nnfast needs Python 3.11 or later: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $*

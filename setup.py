@@ -1,9 +1,10 @@
-"""The compiled part of the build: one module for each instruction set, all from src/nnfast/_core.pyx.
+"""The compiled part of the build: a module for each instruction set, all from src/nnfast/_core.pyx.
 
 Everything that can be said statically stands in pyproject.toml. Environment variables read here:
 
 NNFAST_REQUIRE_OPENMP=1  a compiler without OpenMP is an error (set when wheels are built), not a warning
 NNFAST_DEBUG_CHECKS=1    bounds checks on and optimisation off, to find a wrong index
+NNFAST_NATIVE=1          only the baseline and the best build for the processor at hand: half the time to compile
 """
 
 import os
@@ -20,6 +21,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("NNFAST_DEBUG_CHECKS") == "1"
+NATIVE = os.environ.get("NNFAST_NATIVE") == "1"
 OPENMP_REQUIRED = os.environ.get("NNFAST_REQUIRE_OPENMP") == "1" or os.environ.get("CIBUILDWHEEL") == "1"
 DIRECTIVES = {
     "language_level": 3,
@@ -104,18 +106,37 @@ class BuildKernels(build_ext):
             return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def native_build() -> str | None:
+    """The best build for the processor at hand, None where that cannot be read."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
+    except OSError:
+        return None
+    return "_core_v4" if {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= flags else "_core_v3"
+
+
 def kernels() -> list[Extension]:
-    """The builds of _core.pyx: each in a folder of its own, since cythonize names the C file after the .pyx."""
+    """The builds of _core.pyx; _core_v3.pyx and _core_v4.pyx only include it, so that each has its own C file."""
     # The debug build is of the baseline alone: bounds checks are the same in all of them.
     names = list(X86_64_FLAGS) if target_is_x86_64() and not DEBUG else ["_core"]
-    extensions = []
-    for name in names:
-        extension = Extension(
-            f"nnfast.{name}", ["src/nnfast/_core.pyx"], include_dirs=["src/nnfast"], depends=["src/nnfast/_compiler.h"]
-        )
-        folder = f"build/cython/{name}"
-        extensions += cythonize([extension], build_dir=folder, compiler_directives=DIRECTIVES, quiet=True)
-    return extensions
+    best = native_build() if NATIVE else None
+    if best:
+        names = [name for name in names if name in ("_core", best)]
+    return cythonize(
+        [
+            Extension(
+                f"nnfast.{name}",
+                [f"src/nnfast/{name}.pyx"],
+                include_dirs=["src/nnfast"],
+                depends=["src/nnfast/_compiler.h"],
+            )
+            for name in names
+        ],
+        build_dir="build/cython",
+        compiler_directives=DIRECTIVES,
+        nthreads=(os.cpu_count() or 0) if sys.platform == "linux" else 0,   # elsewhere it would run this file again
+        quiet=True,
+    )
 
 
 setup(ext_modules=kernels(), cmdclass={"build_ext": BuildKernels})

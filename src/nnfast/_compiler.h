@@ -7,8 +7,9 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A tile function is written once with its rows and columns as arguments. Only inlined into a call with
- * constant ones does its block of sums stay in registers: a hint is not enough (10 instead of 112 GFLOP/s). */
+/* A tile function is written once with its rows and columns as arguments, and inlined into calls with constant
+ * ones. A mere hint lets GCC 12 clone and call it instead: 85 instead of 97 GFLOP/s at 256 x 1024 x 1008 (float32,
+ * v4, one core). */
 #undef CYTHON_INLINE
 #if defined(_MSC_VER)
 #define CYTHON_INLINE __forceinline
@@ -16,14 +17,15 @@
 #define CYTHON_INLINE __inline__ __attribute__((always_inline))
 #endif
 
-/* A tile is TILE_ROWS rows by one, two or three times FLOAT_LANES or DOUBLE_LANES columns. More rows, or 16
- * single-vector rows, spill with GCC 12. Measured on one core of a Zen 4 at depth 1024, GFLOP/s of a peak of
- * 116 in float32 and 58 in float64, by width in vectors:
+/* A tile is TILE_ROWS rows by one to WIDEST times FLOAT_LANES or DOUBLE_LANES columns (whole vectors; on the
+ * baseline a lane count of 4 is two vectors of float64). More rows spill with GCC 12: 12 rows of one vector ran at 31
+ * GFLOP/s instead of 103 (v4). x W on one core of a Zen 4, depth 1024, GFLOP/s of a peak of 116 in float32 and 58 in
+ * float64 (half of that without FMA, on the baseline), by width:
  *
- *              float32: 1    2    3      float64: 1    2    3
- *   v4  8 rows         103  104  112             51   51   55
- *   v3  4 rows          49   78  114             25   43   48
- *   v2  4 rows          25   37   27             22   21    -      (no FMA: the peak is half)
+ *                       float32: 1    2    3      float64: 1    2    3
+ *   v4        8 rows           107   99  104              51   53   55
+ *   v3        4 rows            55  100  114              25   42   50
+ *   baseline  4 rows            28   29   24              22   17   11
  */
 #if defined(__AVX512F__)
 #define NNFAST_ISA "v4"
