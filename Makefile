@@ -47,7 +47,7 @@ clean:
 
 %.installed: $(SOURCES)
 	@$(MAKE) --no-print-directory $(@D)/bin/python
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check '.[$(EXTRAS)]'
+	$(@D)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check '.[$(EXTRAS)]'
 	@touch $@
 
 %/bin/python:

@@ -13,7 +13,9 @@ from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSp
 from nnfast.gradient import numerical_gradient
 from nnfast.datasets import load_digits, load_mnist
 from nnfast._threads import get_num_threads, set_num_threads
-from nnfast._config import __version__, show_config
+from nnfast._config import show_config
+
+__version__ = "0.1.0"
 
 __all__ = [
     "SGD",

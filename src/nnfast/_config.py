@@ -1,13 +1,11 @@
 """What is installed and in use: version, builds, OpenMP, threads and why."""
 
 import platform
-from importlib.metadata import version
 
 import numpy as np
 
+import nnfast
 from nnfast import _kernels, _threads
-
-__version__ = version("nnfast")
 
 
 def show_config() -> str:
@@ -26,7 +24,7 @@ def show_config() -> str:
     threads, reason = _threads.explain()
     openmp = f"version {_kernels.OPENMP}" if _kernels.OPENMP else "none: one thread"
     facts = {
-        "nnfast": __version__,
+        "nnfast": nnfast.__version__,
         "instructions": f"{_kernels.ISA} (can run here: {', '.join(_kernels.builds())})",
         "OpenMP": openmp,
         "threads": f"{threads} ({reason})",

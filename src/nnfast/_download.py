@@ -10,10 +10,7 @@ import os
 import secrets
 import stat
 import sys
-import urllib.error
-import urllib.request
 import zlib
-from http.client import HTTPException
 from pathlib import Path
 
 MIRRORS = (
@@ -159,11 +156,15 @@ def _fetch_into(folder: Path | None) -> list[Path]:
 
 def _fetch(name: str, size: int, md5: str) -> bytes:
     """The gzip file `name` from the first mirror that has it as published."""
+    # Imported here: urllib.request takes longer to import than all of nnfast, and hardly anybody downloads.
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+
     failures = []
     for mirror in MIRRORS:
         try:
             return _checked(_get(mirror + name, size + _PACKING_OVERHEAD), size, md5)
-        except urllib.error.HTTPError as error:
+        except HTTPError as error:
             error.close()
             failures.append(f"{mirror}: HTTP status {error.code}")
         # ValueError: also what urllib raises when it is redirected to something that is not an address.
@@ -173,8 +174,9 @@ def _fetch(name: str, size: int, md5: str) -> bytes:
 
 
 def _get(url: str, limit: int) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "nnfast"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+    from urllib.request import Request, urlopen
+
+    with urlopen(Request(url, headers={"User-Agent": "nnfast"}), timeout=_TIMEOUT) as response:
         body: bytes = response.read(limit + 1)
     if len(body) > limit:
         raise ValueError(f"sent more than {limit} bytes")

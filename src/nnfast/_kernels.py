@@ -3,9 +3,11 @@
 `NNFAST_ISA` (baseline, v3 or v4) forces a build, and importing fails when it is not there or cannot run.
 """
 
+import contextlib
 import os
 import threading
-from types import BuiltinFunctionType, ModuleType, SimpleNamespace
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
@@ -30,20 +32,20 @@ def _load(isa: str) -> ModuleType:
 
 def builds() -> dict[str, ModuleType]:
     """The builds that were made and can run here, the fastest first."""
-    found = {}
+    return dict(_each_build())
+
+
+def _each_build() -> Iterator[tuple[str, ModuleType]]:
     for isa, level in _LEVELS.items():
         if level <= _core.cpu_level():
-            try:
-                found[isa] = _load(isa)
-            except ImportError:
-                continue    # not made for this platform
-    return found
+            with contextlib.suppress(ImportError):  # not made for this platform
+                yield isa, _load(isa)
 
 
 def _choose() -> ModuleType:
     wanted = os.environ.get("NNFAST_ISA", "")
     if not wanted:
-        return next(iter(builds().values()))
+        return next(_each_build())[1]   # the others are not even loaded
     if wanted not in _LEVELS:
         raise ImportError(f"NNFAST_ISA is {wanted!r}, but must be one of {', '.join(_LEVELS)}")
     if _LEVELS[wanted] > _core.cpu_level():
@@ -54,20 +56,11 @@ def _choose() -> ModuleType:
 def specialised(build: ModuleType, dtype: np.dtype) -> SimpleNamespace:
     """The kernels of one build for one dtype, chosen here once: a call then costs no search by argument types."""
     ctype = {"float32": "float", "float64": "double"}[dtype.name]
-    kernels = SimpleNamespace()
-    for name in dir(build):
-        kernel = getattr(build, name)
-        if not name.startswith("_") and callable(kernel):
-            generic = not hasattr(kernel, "__signatures__") and isinstance(kernel, BuiltinFunctionType)
-            setattr(kernels, name, kernel if generic else _of_type(kernel, ctype))
-    return kernels
-
-
-def _of_type(kernel: object, ctype: str) -> object:
-    try:
-        return kernel[ctype]  # type: ignore[index]
-    except TypeError:
-        return kernel   # not a fused kernel
+    found = SimpleNamespace()
+    for name, kernel in vars(build).items():
+        if callable(kernel) and not name.startswith("_"):
+            setattr(found, name, kernel[ctype] if hasattr(kernel, "__signatures__") else kernel)
+    return found
 
 
 _build = _choose()
