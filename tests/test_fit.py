@@ -72,7 +72,7 @@ def test_shuffling_permutes_every_epoch_anew_from_the_seed():
         network.params["W1"][:] = 1
         seen = []
         original = network.training_step
-        network.training_step = lambda x_batch, t_batch: (seen.append(x_batch[:, 0]), original(x_batch, t_batch))[1]
+        network.training_step = lambda x_batch, t_batch: (seen.append(x_batch[:, 0].copy()), original(x_batch, t_batch))[1]
         network.fit(rows, np.zeros(23), epochs=2, batch_size=10, optimizer=Recorder())
         assert [len(batch) for batch in seen] == [10, 10, 3, 10, 10, 3]
         return np.concatenate(seen[:3]), np.concatenate(seen[3:])
@@ -131,7 +131,7 @@ def test_a_binary_classifier_learns(rng):
     network = Network([Affine(2, 1)], SigmoidWithLoss(), seed=0)
     x = rng.standard_normal((100, 2))
     t = x[:, 0] > 0
-    network.fit(x, t, epochs=100, optimizer=SGD(1.0))
+    network.fit(x, t, epochs=100, batch_size=10, optimizer=SGD(1.0))
     assert network.accuracy(x, t) > 0.97
 
 

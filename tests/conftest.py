@@ -1,0 +1,44 @@
+"""What the tests share: this folder on the import path (for `reference`), generators, dtypes and builds."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnfast import _kernels
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20161103)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture(params=list(_kernels.builds()))
+def build(request):
+    """Each compiled build that can run here, as a module."""
+    return _kernels.builds()[request.param]
+
+
+@pytest.fixture
+def kernels(build, dtype):
+    """The kernels of each build for each dtype."""
+    return _kernels.specialised(build, dtype)
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """MNIST as `load_mnist` gives it by default, where NNFAST_DATA_DIR says it is."""
+    if not os.environ.get("NNFAST_DATA_DIR"):
+        pytest.skip("NNFAST_DATA_DIR is not set: no MNIST")
+    from nnfast.datasets import load_mnist
+
+    return load_mnist()

@@ -1,0 +1,234 @@
+"""Every kernel once more, in plain NumPy and float64: what the fast ones are compared with.
+
+A function has its kernel's name, takes the kernel's inputs and returns its outputs. Arguments are converted to
+float64, so that the result is the exact one to some 1e-16. Letters for shapes: B examples, I inputs, O outputs,
+C classes.
+"""
+
+import math
+
+import numpy as np
+
+EPSILON = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
+"""Half a unit in the last place of 1: the largest relative error of one rounding."""
+
+
+def rounding(dtype, operations, largest):
+    """The error that so many roundings of values as large as `largest` can add up to, with as much for safety."""
+    return 2 * operations * EPSILON[np.dtype(dtype)] * largest
+
+
+def in_float64(*arrays):
+    return tuple(np.asarray(array, np.float64) for array in arrays)
+
+
+# Products
+
+def affine_forward(x, w, b):
+    x, w, b = in_float64(x, w, b)
+    return x @ w + b
+
+
+def affine_backward_input(dy, w):
+    dy, w = in_float64(dy, w)
+    return dy @ w.T
+
+
+def affine_backward_parameters(x, dy):
+    """dw, db."""
+    x, dy = in_float64(x, dy)
+    return x.T @ dy, dy.sum(axis=0)
+
+
+# Element by element. backward takes the layer's input x, whatever the kernel keeps, and dy.
+
+def relu_forward(x):
+    (x,) = in_float64(x)
+    return np.where(x > 0, x, 0)
+
+
+def relu_backward(x, dy):
+    x, dy = in_float64(x, dy)
+    return np.where(x > 0, dy, 0)
+
+
+def leaky_relu_forward(x, slope):
+    (x,) = in_float64(x)
+    return np.where(x > 0, x, slope * x)
+
+
+def leaky_relu_backward(x, dy, slope):
+    x, dy = in_float64(x, dy)
+    return np.where(x > 0, dy, slope * dy)
+
+
+def sigmoid_forward(x):
+    (x,) = in_float64(x)
+    small = np.exp(-np.abs(x))     # never overflows
+    return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def sigmoid_backward(x, dy):
+    y = sigmoid_forward(x)
+    return y * (1 - y) * dy
+
+
+sigmoid = sigmoid_forward
+
+
+def tanh_forward(x):
+    (x,) = in_float64(x)
+    return np.tanh(x)
+
+
+def tanh_backward(x, dy):
+    return (1 - tanh_forward(x) ** 2) * dy
+
+
+def _normal_distribution(x):
+    return np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in x.ravel()]).reshape(x.shape)
+
+
+def gelu_forward(x):
+    """x times the standard normal distribution function at x."""
+    (x,) = in_float64(x)
+    return x * _normal_distribution(x)
+
+
+def gelu_backward(x, dy):
+    x, dy = in_float64(x, dy)
+    return (_normal_distribution(x) + x * np.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)) * dy
+
+
+# Batch normalisation
+
+def batch_normalization_forward(x, gamma, beta, epsilon):
+    """y, xn, mean, variance, std."""
+    x, gamma, beta = in_float64(x, gamma, beta)
+    mean = x.mean(axis=0)
+    variance = ((x - mean) ** 2).mean(axis=0)
+    std = np.sqrt(variance + epsilon)
+    xn = (x - mean) / std
+    return gamma * xn + beta, xn, mean, variance, std
+
+
+def batch_normalization_predict(x, gamma, beta, mean, variance, epsilon):
+    x, gamma, beta, mean, variance = in_float64(x, gamma, beta, mean, variance)
+    return gamma * (x - mean) / np.sqrt(variance + epsilon) + beta
+
+
+def batch_normalization_backward(x, gamma, dy, epsilon):
+    """dx, dgamma, dbeta, by the chain rule through mean and variance step by step, as the book does it."""
+    x, gamma, dy = in_float64(x, gamma, dy)
+    centred = x - x.mean(axis=0)
+    std = np.sqrt((centred**2).mean(axis=0) + epsilon)
+    dxn = gamma * dy
+    dstd = -(dxn * centred / std**2).sum(axis=0)
+    dvariance = 0.5 * dstd / std
+    dcentred = dxn / std + 2 / x.shape[0] * centred * dvariance
+    dx = dcentred - dcentred.mean(axis=0)
+    return dx, (dy * centred / std).sum(axis=0), dy.sum(axis=0)
+
+
+# Losses
+
+def softmax(x):
+    """Over the last axis."""
+    (x,) = in_float64(x)
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def one_hot(labels, classes):
+    return np.eye(classes)[np.asarray(labels)]
+
+
+def cross_entropy(y, labels):
+    """Each row's loss; the 1e-7 in the logarithm is the book's."""
+    (y,) = in_float64(y)
+    return -np.log(y[np.arange(y.shape[0]), labels] + 1e-7)
+
+
+def softmax_cross_entropy(scores, labels):
+    """Each row's loss."""
+    return cross_entropy(softmax(scores), labels)
+
+
+def softmax_cross_entropy_backward(scores, labels):
+    """Gradient of the mean of the rows' losses, the 1e-7 in the logarithm left out, as the book does."""
+    y = softmax(scores)
+    return (y - one_hot(labels, y.shape[1])) / y.shape[0]
+
+
+def squared_error(y, t):
+    """Each row's loss."""
+    y, t = in_float64(y, t)
+    return 0.5 * ((y - t) ** 2).sum(axis=-1)
+
+
+def sigmoid_cross_entropy(scores, t):
+    """Each row's loss. log(1 + exp(s)) is taken from its larger part so that it is exact for large scores."""
+    scores, t = in_float64(scores, t)
+    return (np.logaddexp(0, scores) - scores * t).sum(axis=-1)
+
+
+def difference_backward(y, t, batch_size):
+    y, t = in_float64(y, t)
+    return (y - t) / batch_size
+
+
+# Optimisers: the new parameter, and the new state
+
+def sgd_step(gradient, parameter, *, lr):
+    gradient, parameter = in_float64(gradient, parameter)
+    return (parameter - lr * gradient,)
+
+
+def momentum_step(gradient, parameter, v, *, lr, momentum):
+    gradient, parameter, v = in_float64(gradient, parameter, v)
+    v = momentum * v - lr * gradient
+    return parameter + v, v
+
+
+def nesterov_step(gradient, parameter, v, *, lr, momentum):
+    """Bengio et al., 2013, equations 6 and 7: the velocity of before the step moves the parameter."""
+    gradient, parameter, v = in_float64(gradient, parameter, v)
+    parameter = parameter + momentum**2 * v - (1 + momentum) * lr * gradient
+    return parameter, momentum * v - lr * gradient
+
+
+def adagrad_step(gradient, parameter, h, *, lr):
+    gradient, parameter, h = in_float64(gradient, parameter, h)
+    h = h + gradient**2
+    return parameter - lr * gradient / (np.sqrt(h) + 1e-7), h
+
+
+def rmsprop_step(gradient, parameter, h, *, lr, decay_rate):
+    gradient, parameter, h = in_float64(gradient, parameter, h)
+    h = decay_rate * h + (1 - decay_rate) * gradient**2
+    return parameter - lr * gradient / (np.sqrt(h) + 1e-7), h
+
+
+def adam_step(gradient, parameter, m, v, *, lr, beta1, beta2, iteration, weight_decay=0.0):
+    """The book's Adam: the bias corrections in the learning rate, 1e-7 outside the root. AdamW with weight_decay."""
+    gradient, parameter, m, v = in_float64(gradient, parameter, m, v)
+    lr_t = lr * math.sqrt(1 - beta2**iteration) / (1 - beta1**iteration)
+    m = beta1 * m + (1 - beta1) * gradient
+    v = beta2 * v + (1 - beta2) * gradient**2
+    return (1 - lr * weight_decay) * parameter - lr_t * m / (np.sqrt(v) + 1e-7), m, v
+
+
+# Gradients
+
+def central_difference(f, x, h=1e-4):
+    """The gradient of f at x, one element after the other; x is restored."""
+    gradient = np.empty(x.shape)
+    for place in np.ndindex(x.shape):
+        value = x[place]
+        x[place] = value + h
+        above = f(x)
+        x[place] = value - h
+        below = f(x)
+        x[place] = value
+        gradient[place] = (above - below) / (2 * h)
+    return gradient
