@@ -5,6 +5,8 @@ float64, so that the result is the exact one to some 1e-16. Letters for shapes: 
 C classes.
 """
 
+import contextlib
+import copy
 import math
 
 import numpy as np
@@ -44,22 +46,22 @@ def affine_backward_parameters(x, dy):
 
 def relu_forward(x):
     (x,) = in_float64(x)
-    return np.where(x > 0, x, 0)
+    return np.where(x <= 0, 0, x)   # this way round NaN stays NaN, as with the book's mask
 
 
 def relu_backward(x, dy):
     x, dy = in_float64(x, dy)
-    return np.where(x > 0, dy, 0)
+    return np.where(x <= 0, 0, dy)
 
 
 def leaky_relu_forward(x, slope):
     (x,) = in_float64(x)
-    return np.where(x > 0, x, slope * x)
+    return np.where(x <= 0, slope * x, x)
 
 
 def leaky_relu_backward(x, dy, slope):
     x, dy = in_float64(x, dy)
-    return np.where(x > 0, dy, slope * dy)
+    return np.where(x <= 0, slope * dy, dy)
 
 
 def sigmoid_forward(x):
@@ -98,6 +100,16 @@ def gelu_forward(x):
 def gelu_backward(x, dy):
     x, dy = in_float64(x, dy)
     return (_normal_distribution(x) + x * np.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)) * dy
+
+
+def masked(x, mask):
+    x, mask = in_float64(x, mask)
+    return x * mask
+
+
+def scaled(x, factor):
+    (x,) = in_float64(x)
+    return x * factor
 
 
 # Batch normalisation
@@ -232,3 +244,137 @@ def central_difference(f, x, h=1e-4):
         x[place] = value
         gradient[place] = (above - below) / (2 * h)
     return gradient
+
+
+# One array in every layout that NumPy knows: the values are the same if they are small whole numbers
+
+def _reversed(array):
+    return np.flip(np.flip(array).copy())
+
+
+def _strided(array):
+    return np.repeat(array, 3, axis=-1)[..., 1::3]
+
+
+def _read_only(array):
+    array = array.copy(order="K")
+    array.flags.writeable = False
+    return array
+
+
+def _unaligned(array):
+    memory = np.zeros(array.nbytes + 1, np.uint8)
+    result = memory[1:].view(array.dtype).reshape(array.shape)
+    result[...] = array
+    return result
+
+
+SAME_DTYPE_LAYOUTS = {
+    "Fortran": np.asfortranarray,
+    "strided": _strided,
+    "reversed": _reversed,
+    "byte-swapped": lambda array: array.astype(array.dtype.newbyteorder()),
+    "unaligned": _unaligned,
+}
+"""Functions from an array to one with its values, writeable and of its dtype but for the order of bytes."""
+
+LAYOUTS = SAME_DTYPE_LAYOUTS | {
+    "read-only": _read_only,
+    "read-only Fortran": lambda array: _read_only(np.asfortranarray(array)),
+    "float32": lambda array: array.astype(np.float32),
+    "float64": lambda array: array.astype(np.float64),
+    "Fortran of the other float": lambda array: np.asfortranarray(array, "f4" if array.itemsize == 8 else "f8"),
+    "float16": lambda array: array.astype(np.float16),
+    "longdouble": lambda array: array.astype(np.longdouble),
+    "int8": lambda array: array.astype(np.int8),
+    "list": lambda array: array.tolist(),
+}
+"""Functions from an array to array_likes of its values."""
+
+
+@contextlib.contextmanager
+def unchanged(*given):
+    """Assert that what is given is the same after as before."""
+    before = copy.deepcopy(given)
+    yield
+    for now, then in zip(given, before, strict=True):
+        assert type(now) is type(then)
+        np.testing.assert_array_equal(now, then)
+
+
+def float_of(given):
+    """The dtype in which layers without parameters compute: of two floats the one that holds the values."""
+    dtype = np.asarray(given).dtype
+    return np.dtype(np.float32 if dtype.kind == "f" and dtype.itemsize <= 4 else np.float64)
+
+
+def assert_rounded(result, expected, dtype, operations, largest=1.0):
+    """The expected shape, the dtype, and the values but for so many roundings of values as large as `largest`."""
+    assert result.shape == np.shape(expected)
+    assert result.dtype == dtype
+    np.testing.assert_allclose(result, expected, rtol=0, atol=rounding(dtype, operations, largest))
+
+
+# Calling a kernel
+
+POISON = -12345
+"""What an output holds before a call: finite, exact in every dtype, and far from every result."""
+
+GUARD = 64
+"""Elements before and after an argument that no kernel may touch."""
+
+UNREADABLE = {"f": np.nan, "i": POISON, "u": 255}
+"""What stands around an input, by kind of dtype: read by mistake, it spoils the result."""
+
+
+def embedded(array, offset, around):
+    """A copy of the array amid guard elements, so many elements further into the memory; and all of that memory."""
+    whole = np.full(array.size + 2 * GUARD + offset, around, array.dtype)
+    inside = whole[GUARD + offset : GUARD + offset + array.size].reshape(array.shape)
+    inside[...] = array
+    return inside, whole
+
+
+def unwritten(shape, dtype):
+    return np.full(shape, POISON, dtype)
+
+
+def call(kernel, inputs, outputs, settings, offset=0):
+    """What the kernel returns, and a copy of its outputs (and states), all of them passed by name.
+
+    inputs are read-only, outputs start as given. Every array has its own alignment, varied by offset. Fails when the
+    kernel changes an input or writes beside an output.
+    """
+    arguments, memory = {}, {}
+    for number, (name, array) in enumerate({**inputs, **outputs}.items()):
+        around = UNREADABLE[array.dtype.kind] if name in inputs else POISON
+        arguments[name], memory[name] = embedded(array, (offset + number) % 4, around)
+    before = {name: memory[name].copy() for name in inputs}
+    for name in inputs:
+        arguments[name].flags.writeable = False
+    returned = kernel(**arguments, **settings)
+    for name in inputs:
+        assert memory[name].tobytes() == before[name].tobytes(), f"the kernel wrote to its input {name}"
+    for name in outputs:
+        result = arguments[name].copy()
+        arguments[name][...] = POISON
+        assert (memory[name] == POISON).all(), f"the kernel wrote beside its output {name}"
+        arguments[name] = result
+    return returned, {name: arguments[name] for name in outputs}
+
+
+def assert_close(result, expected, tolerance, what):
+    """The same infinities and NaN, and everything else within the tolerance (of one value, or of each)."""
+    result, expected = np.asarray(result), np.asarray(expected, np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = expected.astype(result.dtype)
+        finite = np.isfinite(rounded)
+        allowed = tolerance + 2 * np.finfo(result.dtype).smallest_subnormal    # underflow may lose the last digits
+        error = np.where(finite, np.abs(result - expected), 0)
+        wrong = np.where(finite, ~(error <= allowed), ~((result == rounded) | (np.isnan(result) & np.isnan(rounded))))
+    if wrong.any():
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise AssertionError(
+            f"{what}: {wrong.sum()} of {wrong.size} wrong, first at {place}: {result[place]!r} instead of "
+            f"{expected[place]!r}, allowed {np.broadcast_to(allowed, wrong.shape)[place]!r}"
+        )

@@ -24,18 +24,18 @@ def relu_forward(const floating[::1] x, floating[::1] y, int num_threads):
 
 
 cdef void _relu_backward_chunk(
-    const floating* y, const floating* dy, floating* dx, Py_ssize_t first, Py_ssize_t last
+    const uint8_t* mask, const floating* dy, floating* dx, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(first, last):
-        dx[i] = <floating>0. if y[i] <= 0 else dy[i]
+        dx[i] = <floating>0. if mask[i] else dy[i]
 
 
-def relu_backward(const floating[::1] y, const floating[::1] dy, floating[::1] dx, int num_threads):
-    """dx = dy where y > 0, else 0. y, dy, dx: (N,)."""
-    cdef Py_ssize_t chunk, n = y.shape[0]
+def relu_backward(const uint8_t[::1] mask, const floating[::1] dy, floating[::1] dx, int num_threads):
+    """dx = dy where mask is 0, else 0; mask is 1 where x <= 0. mask, dy, dx: (N,)."""
+    cdef Py_ssize_t chunk, n = dy.shape[0]
     for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _relu_backward_chunk(&y[0], &dy[0], &dx[0], chunk * CHUNK, _chunk_end(chunk, n))
+        _relu_backward_chunk(&mask[0], &dy[0], &dx[0], chunk * CHUNK, _chunk_end(chunk, n))
 
 
 # Leaky ReLU

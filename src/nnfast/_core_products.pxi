@@ -4,7 +4,10 @@
 # depth k: broadcast one factor from a, multiply it with contiguous vectors of b. a is read where it is, through a row
 # and a column stride, so that x and its transpose cost the same. b is copied into panels as wide as a tile: rows
 # become contiguous, the last panel is padded with zeros (no tails), and no power-of-two stride puts every row into
-# one cache set.
+# one cache set. A narrow b is read where it is, but for its last panel.
+#
+# Threads divide the rows of c, or, where b is wide, its panels: then each thread copies one panel at a time into memory
+# of its own, uses it while it is in the cache, and waits for nobody.
 #
 # The last panel is as narrow as its columns allow, in whole vectors: 50 columns of float64 are 24 + 24 + 8 (v4).
 
@@ -16,6 +19,11 @@ cdef enum:
     ROW_BLOCK = 64
     # With fewer rows than this, b is read once or twice only, and copying it first costs more than it saves.
     FEW_ROWS = 8
+    # Bytes of b in one pass up to which it stays in the L2 cache as it is, so that a copy would only crowd it: with
+    # 784 x 50 float64 the book's training step took 990 instead of XXX microseconds.
+    NARROW = 262144
+    # Panels for each thread from which dividing by panels is even enough.
+    PANELS_PER_THREAD = 4
 
 cdef double NO_BIAS[WIDEST_COLUMNS]    # static, so all zeros; also read as float32
 
@@ -165,100 +173,124 @@ cdef struct Product:
     Py_ssize_t rows, columns, depth
     Py_ssize_t a_row, a_column, b_row, b_column
     Py_ssize_t lanes, panels
-    bint b_in_place     # whole panels of b are read where they are; only the last is copied
+    bint b_in_place     # whole panels of b are read where they are; only the last may be copied
+    bint by_panels      # threads divide the panels, not the rows
 
 
 cdef inline Product _plan_product(
     Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth,
-    Py_ssize_t a_row, Py_ssize_t a_column, Py_ssize_t b_row, Py_ssize_t b_column, Py_ssize_t lanes,
+    Py_ssize_t a_row, Py_ssize_t a_column, Py_ssize_t b_row, Py_ssize_t b_column, floating* c, int num_threads,
 ) noexcept nogil:
     cdef Product product
+    cdef Py_ssize_t pass_depth = depth if depth < DEPTH_BLOCK else DEPTH_BLOCK
     product.rows, product.columns, product.depth = rows, columns, depth
     product.a_row, product.a_column = a_row, a_column
     product.b_row, product.b_column = b_row, b_column
-    product.lanes = lanes
-    product.panels = _panel_count(columns, lanes)
-    product.b_in_place = b_column == 1 and rows < FEW_ROWS
+    product.lanes = _lanes(c)
+    product.panels = _panel_count(columns, product.lanes)
+    product.b_in_place = b_column == 1 and (
+        rows < FEW_ROWS or pass_depth * columns * <Py_ssize_t>sizeof(c[0]) <= NARROW)
+    product.by_panels = product.panels >= PANELS_PER_THREAD * num_threads or rows < 2 * TILE_ROWS * num_threads
     return product
 
 
-cdef void _prepare_panel(const Product* product, Py_ssize_t panel, const floating* b, floating* panels) noexcept nogil:
-    """Copy one panel of b, unless it can be read in place."""
-    cdef Py_ssize_t first = panel * WIDEST * product.lanes
+cdef inline Py_ssize_t _panel_rest(const Product* product, Py_ssize_t panel) noexcept nogil:
+    """Columns from a panel's first to the last of c."""
+    return product.columns - panel * WIDEST * product.lanes
+
+
+cdef inline bint _is_copied(const Product* product, Py_ssize_t panel) noexcept nogil:
+    return not product.b_in_place or _panel_rest(product, panel) < _panel_width(panel, product.columns, product.lanes)
+
+
+cdef void _copy_panel(const Product* product, Py_ssize_t panel, const floating* b, floating* copy) noexcept nogil:
+    """Copy one panel of b, unless it is read in place."""
     cdef Py_ssize_t width = _panel_width(panel, product.columns, product.lanes)
-    cdef Py_ssize_t rest = product.columns - first
-    cdef Py_ssize_t columns = rest if rest < width else width
-    if not product.b_in_place or columns < width:
-        _pack_panel(b + first * product.b_column, product.b_row, product.b_column, product.depth, columns,
-                    panels + first * product.depth, width)
+    cdef Py_ssize_t rest = _panel_rest(product, panel)
+    if _is_copied(product, panel):
+        _pack_panel(b + panel * WIDEST * product.lanes * product.b_column, product.b_row, product.b_column,
+                    product.depth, rest if rest < width else width, copy, width)
 
 
-cdef void _product_share(
-    const Product* product, const floating* a, const floating* b, const floating* panels, const floating* bias,
+cdef void _product_of_block(
+    const Product* product, const floating* a, const floating* b, const floating* copy, const floating* bias,
+    floating* c, Py_ssize_t panel, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t k, Py_ssize_t depth,
+) noexcept nogil:
+    """c in one panel's columns and some rows, over some of the depth."""
+    cdef Py_ssize_t column = panel * WIDEST * product.lanes, rest = product.columns - column, start_row = 0
+    cdef Py_ssize_t width = _panel_width(panel, product.columns, product.lanes)
+    cdef Py_ssize_t b_row = width if _is_copied(product, panel) else product.b_row
+    cdef const floating* start = <const floating*>NO_BIAS if bias == NULL else bias + column
+    b = (copy if _is_copied(product, panel) else b + column) + k * b_row
+    a = a + row * product.a_row + k * product.a_column
+    c = c + row * product.columns + column
+    if k > 0:
+        start, start_row = c, product.columns
+    if rest >= width:
+        _product_panel(a, product.a_row, product.a_column, b, b_row, depth,
+                       start, start_row, c, product.columns, rows, width)
+    else:
+        _product_partial_panel(a, product.a_row, product.a_column, b, depth,
+                               start, start_row, c, product.columns, rows, rest, width)
+
+
+cdef void _product_of_rows(
+    const Product* product, const floating* a, const floating* b, const floating* copies, const floating* bias,
     floating* c, int share, int shares,
 ) noexcept nogil:
-    """One thread's share of c: its rows, or its panels where those divide more evenly."""
-    cdef Py_ssize_t lanes = product.lanes, full = WIDEST * lanes, depth_left, rows_left, rest, b_row, start_row
-    cdef Py_ssize_t first_row = 0, last_row = product.rows, first_panel = 0, last_panel = product.panels
-    cdef Py_ssize_t block, row, panel, width, column, k, depth, rows, a_at
-    cdef const floating* source
-    cdef const floating* start
-    if product.rows >= 2 * TILE_ROWS * shares or product.rows >= product.panels * TILE_ROWS:
-        first_row = product.rows * share // shares
-        last_row = product.rows * (share + 1) // shares
-    else:
-        first_panel = product.panels * share // shares
-        last_panel = product.panels * (share + 1) // shares
-    k = 0
+    """One thread's share of the rows: blocks of them stay in the cache from panel to panel."""
+    cdef Py_ssize_t first = product.rows * share // shares, last = product.rows * (share + 1) // shares
+    cdef Py_ssize_t row, rows, panel, depth, k = 0
     while True:     # once for a depth of 0 as well: then c is the bias
-        depth_left = product.depth - k
-        depth = depth_left if depth_left < DEPTH_BLOCK else DEPTH_BLOCK
-        for block in range((last_row - first_row + ROW_BLOCK - 1) // ROW_BLOCK):
-            row = first_row + block * ROW_BLOCK
-            rows_left = last_row - row
-            rows = rows_left if rows_left < ROW_BLOCK else ROW_BLOCK
-            a_at = row * product.a_row + k * product.a_column
-            for panel in range(first_panel, last_panel):
-                column = panel * full
-                width = _panel_width(panel, product.columns, lanes)
-                rest = product.columns - column
-                if product.b_in_place and rest >= width:
-                    source = b + k * product.b_row + column
-                    b_row = product.b_row
-                else:
-                    source = panels + column * product.depth + k * width
-                    b_row = width
-                if k == 0:
-                    start = <const floating*>NO_BIAS if bias == NULL else bias + column
-                    start_row = 0
-                else:
-                    start = c + row * product.columns + column
-                    start_row = product.columns
-                if rest >= width:
-                    _product_panel(a + a_at, product.a_row, product.a_column, source, b_row, depth,
-                                   start, start_row, c + row * product.columns + column, product.columns, rows, width)
-                else:
-                    _product_partial_panel(a + a_at, product.a_row, product.a_column, source, depth,
-                                           start, start_row, c + row * product.columns + column, product.columns,
-                                           rows, rest, width)
+        depth = product.depth - k if product.depth - k < DEPTH_BLOCK else DEPTH_BLOCK
+        row = first
+        while row < last:
+            rows = last - row if last - row < ROW_BLOCK else ROW_BLOCK
+            for panel in range(product.panels):
+                _product_of_block(product, a, b, copies + panel * WIDEST * product.lanes * product.depth, bias, c,
+                                  panel, row, rows, k, depth)
+            row = row + rows
         k = k + depth
         if k >= product.depth:
             break
+
+
+cdef void _product_of_panels(
+    const Product* product, const floating* a, const floating* b, floating* copies, const floating* bias,
+    floating* c, int share, int shares,
+) noexcept nogil:
+    """One thread's share of the panels: each is copied and used at once, while it is in the cache."""
+    cdef Py_ssize_t first = product.panels * share // shares, last = product.panels * (share + 1) // shares
+    cdef floating* copy = copies + first * WIDEST * product.lanes * product.depth
+    cdef Py_ssize_t panel, depth, k
+    for panel in range(first, last):
+        _copy_panel(product, panel, b, copy)
+        k = 0
+        while True:     # as above
+            depth = product.depth - k if product.depth - k < DEPTH_BLOCK else DEPTH_BLOCK
+            _product_of_block(product, a, b, copy, bias, c, panel, 0, product.rows, k, depth)
+            k = k + depth
+            if k >= product.depth:
+                break
 
 
 cdef void _product(
     const Product* product, const floating* a, const floating* b, const floating* bias, floating* c,
     floating* workspace, int num_threads,
 ) noexcept nogil:
-    """c = bias + a @ b (bias may be NULL) in one parallel region: first the panels, then the tiles."""
-    cdef floating* panels = _aligned(workspace)
+    """c = bias + a @ b (bias may be NULL) in one parallel region."""
+    cdef floating* copies = _aligned(workspace)
     cdef Py_ssize_t panel
     cdef int share
-    with parallel(num_threads=num_threads):
-        for panel in prange(product.panels, schedule="static"):
-            _prepare_panel(product, panel, b, panels)
-        for share in prange(num_threads, schedule="static"):
-            _product_share(product, a, b, panels, bias, c, share, num_threads)
+    if product.by_panels:
+        for share in prange(num_threads, schedule="static", num_threads=num_threads):
+            _product_of_panels(product, a, b, copies, bias, c, share, num_threads)
+    else:
+        with parallel(num_threads=num_threads):
+            for panel in prange(product.panels, schedule="static"):
+                _copy_panel(product, panel, b, copies + panel * WIDEST * product.lanes * product.depth)
+            for share in prange(num_threads, schedule="static"):
+                _product_of_rows(product, a, b, copies, bias, c, share, num_threads)
 
 
 cdef void _column_sums_chunk(const floating* x, Py_ssize_t rows, Py_ssize_t columns, floating* sums,
@@ -285,7 +317,7 @@ def affine_forward(
         return
     with nogil:
         product = _plan_product(x.shape[0], w.shape[1], w.shape[0], x.shape[1], 1, w.shape[1], 1,
-                                _lanes(&y[0, 0]))
+                                &y[0, 0], num_threads)
         _product(&product, &x[0, 0], &w[0, 0], &b[0], &y[0, 0], &workspace[0], num_threads)
 
 
@@ -302,7 +334,7 @@ def affine_backward_input(
         return
     with nogil:
         product = _plan_product(dy.shape[0], w.shape[0], w.shape[1], dy.shape[1], 1, 1, w.shape[1],
-                                _lanes(&dx[0, 0]))
+                                &dx[0, 0], num_threads)
         _product(&product, &dy[0, 0], &w[0, 0], NULL, &dx[0, 0], &workspace[0], num_threads)
 
 
@@ -322,7 +354,7 @@ def affine_backward_parameters(
     with nogil:
         if dw.shape[0] > 0:
             product = _plan_product(x.shape[1], dy.shape[1], x.shape[0], 1, x.shape[1], dy.shape[1], 1,
-                                    _lanes(&dw[0, 0]))
+                                    &dw[0, 0], num_threads)
             _product(&product, &x[0, 0], &dy[0, 0], NULL, &dw[0, 0], &workspace[0], num_threads)
         for chunk in prange((columns + 63) // 64, schedule="static", num_threads=num_threads):
             _column_sums_chunk(&dy[0, 0], dy.shape[0], columns, &db[0], chunk * 64,

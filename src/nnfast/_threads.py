@@ -68,12 +68,16 @@ def explain() -> tuple[int, str]:
 
 def for_product(multiply_adds: int) -> int:
     """Threads for a matrix product of so many multiply-adds."""
-    return max(1, min(get_num_threads(), multiply_adds // _MULTIPLY_ADDS_PER_THREAD))
+    if multiply_adds < 2 * _MULTIPLY_ADDS_PER_THREAD:
+        return 1
+    return min(get_num_threads(), multiply_adds // _MULTIPLY_ADDS_PER_THREAD)
 
 
 def for_elements(elements: int) -> int:
     """Threads for element-wise work."""
-    return max(1, min(get_num_threads(), elements // _ELEMENTS_PER_THREAD))
+    if elements < 2 * _ELEMENTS_PER_THREAD:
+        return 1
+    return min(get_num_threads(), elements // _ELEMENTS_PER_THREAD)
 
 
 def _default_num_threads() -> tuple[int, str]:

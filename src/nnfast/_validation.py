@@ -143,6 +143,14 @@ def parameter(name: str, array: Any, ndim: int) -> np.ndarray:
     return shared
 
 
+def operand(name: str, array: Any, ndim: int) -> np.ndarray:
+    """A layer's `parameter` as the kernels take it: itself, unless it has another layout."""
+    if type(array) is np.ndarray and array.dtype in _FLOATS and array.ndim == ndim:
+        return floats(name, array, array.dtype)     # the common case, without a detour
+    array = parameter(name, array, ndim)
+    return floats(name, array, array.dtype.newbyteorder("="))
+
+
 def same_dtype(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:
     if array.dtype.newbyteorder("=") != other.dtype.newbyteorder("="):
         raise ValueError(f"{name} is {array.dtype.name}, but {other_name} is {other.dtype.name}")
@@ -171,9 +179,12 @@ def same_length(t: np.ndarray, x_rows: int, t_name: str = "t", x_name: str = "x"
 # Labels and targets
 
 def labels(t: ArrayLike, batch_size: int, classes: int) -> NDArray[np.int64]:
-    """Class indices (B,), from indices of shape (B,) or (B, 1), or from one-hot rows (B, C)."""
-    if type(t) is np.ndarray and t.dtype == np.int64 and t.shape == (batch_size,) and t.flags.c_contiguous:
-        array = t
+    """Class indices (B,), from indices of shape (B,) or (B, 1), or from one-hot rows (B, C).
+
+    Always a copy: a kernel trusts labels that were checked, so nobody may change them afterwards.
+    """
+    if type(t) is np.ndarray and t.dtype == np.int64 and t.shape == (batch_size,):
+        array = t.copy()
     else:
         array = numbers("t", t)
         same_length(array, batch_size)
@@ -192,6 +203,7 @@ def labels(t: ArrayLike, batch_size: int, classes: int) -> NDArray[np.int64]:
 
 def _whole(array: np.ndarray) -> NDArray[np.int64]:
     if array.dtype.kind == "f":
+        array = array.astype(np.float64)
         fractional = ~(np.floor(array) == array)     # NaN is not equal to itself
         fractional |= np.abs(array) > 2**53
         if fractional.any():
@@ -200,7 +212,7 @@ def _whole(array: np.ndarray) -> NDArray[np.int64]:
     elif array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
         place = int(array.argmax())
         raise ValueError(f"t[{place}] is {array[place]}, which is too large for a class label")
-    return np.require(array, np.int64, ["C", "A"])
+    return np.array(array, np.int64, order="C")
 
 
 def _labels_of_one_hot(array: np.ndarray) -> NDArray[np.int64]:
@@ -357,6 +369,40 @@ def weights_are_finite(params: dict[str, np.ndarray], epoch: int, optimizer: Any
 def needs_forward(state: object, layer: object) -> None:
     if state is None:
         raise RuntimeError(f"{type(layer).__name__}.backward needs a call of forward first")
+
+
+# Optimisers
+
+def updatable(key: str, value: Any) -> tuple[np.ndarray, bool]:
+    """A parameter, flat and contiguous, and whether that is its own memory: else the values must be put back."""
+    name = f"params[{key!r}]"
+    if isinstance(value, np.ndarray):
+        if not value.flags.writeable:
+            raise ValueError(f"{name} is read-only, but is updated in place: pass a copy")
+        if value.dtype in _FLOATS and value.flags.c_contiguous and value.flags.aligned:
+            return value if value.ndim == 1 else value.reshape(-1), True
+        dtype = parameter(name, value, value.ndim).dtype.newbyteorder("=")
+        return np.array(value, dtype, order="C").reshape(-1), False
+    if isinstance(value, (int, float, np.floating, np.integer)):
+        return np.array([value], np.float64), False
+    raise TypeError(f"{name} is a {type(value).__name__}, but must be an array of float32 or float64")
+
+
+def gradient_of(key: str, gradient: ArrayLike, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The gradient of a parameter of a known shape, flat."""
+    array = floats(f"grads[{key!r}]", gradient, dtype)
+    # np.require, behind floats, makes one axis of none.
+    if array.shape != shape and not (shape == () and np.shape(gradient) == ()):
+        raise ValueError(f"grads[{key!r}] has shape {array.shape}, but params[{key!r}] has shape {shape}")
+    return array if array.ndim == 1 else array.reshape(-1)
+
+
+def same_state_shape(key: str, state: ArrayLike, shape: tuple[int, ...]) -> None:
+    if np.shape(state) != shape:
+        raise ValueError(
+            f"params[{key!r}] has shape {shape}, but this optimiser began with shape {np.shape(state)}: "
+            "make a new one for each network"
+        )
 
 
 # Numerical gradients

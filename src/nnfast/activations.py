@@ -1,7 +1,7 @@
 """Activation layers: element by element, forward and backward side by side.
 
-Each keeps from the forward pass only what its derivative needs: the output where that is enough (ReLU, sigmoid,
-tanh), else the input. Like the book's layers they may be called on arrays of any shape.
+Each keeps from the forward pass only what its derivative needs: a mask (ReLU), the output where that is enough
+(sigmoid, tanh), else the input. Like the book's layers they may be called on arrays of any shape.
 """
 
 from typing import Any
@@ -18,20 +18,25 @@ __all__ = ["Gelu", "Identity", "LeakyRelu", "Relu", "Sigmoid", "Tanh"]
 class _Activation:
     """What the activations share: conversion, an output array, and the call of a kernel.
 
-    A subclass names its kernel and says whether its derivative needs the output or the input.
+    A subclass names its kernel and says what its derivative needs.
     """
 
     _kernel: str
-    _keeps_output: bool
+    _keeps_output = False   # the input instead
     # Cost of an element relative to a comparison: how soon a second thread pays.
     _cost = 1
 
     def __init__(self) -> None:
         self._kept: np.ndarray | None = None
+        self._dtype: np.dtype | None = None
 
     def _settings(self) -> tuple[float, ...]:
         """Arguments of the kernel between the arrays and the threads."""
         return ()
+
+    def _keep(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Keep what the kernel of the backward pass takes beside the gradient."""
+        self._kept = y if self._keeps_output else x
 
     def infer(self, x: ArrayLike) -> np.ndarray:
         """The output for `x`, leaving no trace in the layer: safe from many threads at once."""
@@ -57,7 +62,8 @@ class _Activation:
         """
         array = _validation.floats("x", x)
         y = self._forward(array)
-        self._kept = y if self._keeps_output else array
+        self._dtype = array.dtype
+        self._keep(array, y)
         return y
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
@@ -87,10 +93,11 @@ class _Activation:
             If the shapes differ.
         """
         kept: Any = self._kept
+        dtype: Any = self._dtype
         _validation.needs_forward(kept, self)
-        gradient = _validation.like("dout", dout, kept.shape, kept.dtype, "the output")
+        gradient = _validation.like("dout", dout, kept.shape, dtype, "the output")
         dx = np.empty_like(gradient)
-        kernel = getattr(kernels(kept.dtype), self._kernel + "_backward")
+        kernel = getattr(kernels(dtype), self._kernel + "_backward")
         threads = _threads.for_elements(kept.size * self._cost)
         kernel(kept.reshape(-1), gradient.reshape(-1), dx.reshape(-1), *self._settings(), threads)
         return dx
@@ -116,12 +123,15 @@ class Relu(_Activation):
     """
 
     _kernel = "relu"
-    _keeps_output = True
 
     @property
     def mask(self) -> np.ndarray | None:
         """True where the last input was at most 0."""
-        return None if self._kept is None else self._kept <= 0
+        return None if self._kept is None else self._kept.view(bool)
+
+    def _keep(self, x: np.ndarray, y: np.ndarray) -> None:
+        # A mask of its own, as in the book: what happens to x and y after the forward pass changes no gradient.
+        self._kept = np.asarray(x <= 0).view(np.uint8)
 
 
 class Sigmoid(_Activation):
@@ -186,7 +196,6 @@ class LeakyRelu(_Activation):
     """
 
     _kernel = "leaky_relu"
-    _keeps_output = False
 
     def __init__(self, slope: float = 0.01) -> None:
         super().__init__()
@@ -211,7 +220,6 @@ class Gelu(_Activation):
     """
 
     _kernel = "gelu"
-    _keeps_output = False
     _cost = 16
 
 

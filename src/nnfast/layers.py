@@ -1,7 +1,8 @@
 """The book's layers: parameters, forward and backward side by side.
 
-Affine, Dropout and BatchNormalization are here; `nnfast.activations` and `nnfast.losses` hold the rest, and all of
-their names are here too, so that ``from common.layers import *`` becomes ``from nnfast.layers import *``.
+Affine, Dropout and BatchNormalization are here; `nnfast.activations` and `nnfast.losses` hold the rest. Their names and
+those of `nnfast.functions` are here too, so that ``from common.layers import *`` becomes
+``from nnfast.layers import *``.
 
 A layer is anything with ``forward(x)`` and ``backward(dout)``; one with parameters also has ``params`` and ``grads``,
 dicts from short names ("W") to arrays. The layers here have ``infer(x)`` as well, which leaves no trace.
@@ -12,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _threads, _validation
+from nnfast import _threads, _validation, functions
 from nnfast._kernels import kernels, product_workspace
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
-from nnfast.functions import cross_entropy_error, relu, sigmoid, softmax
+from nnfast.functions import *
 from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 
 __all__ = [
@@ -31,12 +32,8 @@ __all__ = [
     "SigmoidWithLoss",
     "SoftmaxWithLoss",
     "Tanh",
-    "cross_entropy_error",
-    "np",
-    "relu",
-    "sigmoid",
-    "softmax",
 ]
+__all__ += functions.__all__
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -108,8 +105,7 @@ class Affine:
         self.W = _validation.parameter("W", W, 2)
         self.b = _validation.parameter("b", b, 1)
         self.inputs, self.outputs = self.W.shape
-        _validation.like("b", self.b, (self.outputs,), self.b.dtype, "a row of W")
-        _validation.same_dtype("b", self.b, "W", self.W)
+        self._operands()    # refuses what does not fit
 
     def _deviation(self) -> float:
         """Standard deviation of the weights to be drawn."""
@@ -150,9 +146,15 @@ class Affine:
         return {"W": self.dW, "b": self.db}
 
     def _operands(self) -> tuple[np.ndarray, np.ndarray]:
-        """W and b as the kernels take them: themselves, unless the given arrays have another layout."""
-        dtype = self.W.dtype.newbyteorder("=")
-        return _validation.floats("W", self.W, dtype), _validation.floats("b", self.b, dtype)
+        """W and b as the kernels take them: themselves, unless the arrays have another layout.
+
+        Checked every time, since they may have been replaced.
+        """
+        W, b = _validation.operand("W", self.W, 2), _validation.operand("b", self.b, 1)
+        if b.shape[0] != W.shape[1] or b.dtype != W.dtype:
+            _validation.like("b", b, (W.shape[1],), b.dtype, "a row of W")
+            _validation.same_dtype("b", b, "W", W)
+        return W, b
 
     def _forward(self, x: ArrayLike, converted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """The rows of x, in the memory of `converted` if they have another dtype, and their outputs."""
@@ -199,10 +201,10 @@ class Affine:
         Fresh memory costs more than converting: 100 x 784 values from float32 to float64 took 110 microseconds
         instead of 30.
         """
-        if not isinstance(x, np.ndarray) or x.ndim < 2 or x.dtype == self.W.dtype:
+        if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype == self.W.dtype:
             return None
-        if self._converted is None or self._converted.shape[0] != x.shape[0]:
-            self._converted = np.empty((x.shape[0], self.inputs), self.W.dtype.newbyteorder("="))
+        if self._converted is None or self._converted.shape != x.shape:
+            self._converted = np.empty(x.shape, self.W.dtype.newbyteorder("="))
         return self._converted
 
     def backward(self, dout: ArrayLike) -> np.ndarray:
@@ -227,7 +229,8 @@ class Affine:
         """
         gradient = self.backward_parameters(dout)
         W, _ = self._operands()
-        dx = np.empty((gradient.shape[0], W.shape[0]), W.dtype)
+        x: Any = self.x
+        dx = np.empty(x.shape, W.dtype)
         workspace = product_workspace(W.shape[1], W.shape[0], W.dtype)
         threads = _threads.for_product(gradient.shape[0] * W.size)
         kernels(W.dtype).affine_backward_input(gradient, W, dx, workspace, threads)
@@ -251,12 +254,15 @@ class Affine:
         RuntimeError, ValueError
             As `backward`.
         """
-        _validation.needs_forward(self.x, self)
         x: Any = self.x
-        gradient = _validation.like("dout", dout, (x.shape[0], self.outputs), x.dtype, "the output")
-        self.dW = np.empty((self.inputs, self.outputs), x.dtype)
-        self.db = np.empty(self.outputs, x.dtype)
-        workspace = product_workspace(x.shape[0], self.outputs, x.dtype)
+        _validation.needs_forward(x, self)
+        W, _ = self._operands()
+        x = _validation.rows("x", x, W.dtype, W.shape[0], "W")
+        outputs = W.shape[1]
+        gradient = _validation.like("dout", dout, (x.shape[0], outputs), W.dtype, "the output")
+        self.dW = np.empty(W.shape, W.dtype)
+        self.db = np.empty(outputs, W.dtype)
+        workspace = product_workspace(x.shape[0], outputs, x.dtype)
         threads = _threads.for_product(x.shape[0] * self.dW.size)
         kernels(x.dtype).affine_backward_parameters(x, gradient, self.dW, self.db, workspace, threads)
         return gradient
@@ -365,7 +371,7 @@ class Dropout:
     @staticmethod
     def _masked(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
         y = np.empty_like(x)
-        bytes_of_mask = mask.reshape(-1).view(np.uint8)
+        bytes_of_mask = np.ascontiguousarray(mask, bool).reshape(-1).view(np.uint8)
         kernels(x.dtype).masked(x.reshape(-1), bytes_of_mask, y.reshape(-1), _threads.for_elements(x.size))
         return y
 
@@ -494,9 +500,9 @@ class BatchNormalization:
         """Rows of x, gamma and beta as the kernels take them."""
         if self.gamma is None or self.running_mean is None or self.running_var is None:
             self.draw(np.random.default_rng(), _FLOAT32)
-        dtype = self.gamma.dtype.newbyteorder("=")
-        rows = _validation.rows("x", x, dtype, self.inputs, "BatchNormalization")
-        return rows, _validation.floats("gamma", self.gamma, dtype), _validation.floats("beta", self.beta, dtype)
+        gamma = _validation.operand("gamma", self.gamma, 1)
+        beta = _validation.like("beta", self.beta, gamma.shape, gamma.dtype, "gamma")
+        return _validation.rows("x", x, gamma.dtype, gamma.shape[0], "BatchNormalization"), gamma, beta
 
     def infer(self, x: ArrayLike) -> np.ndarray:
         """`x` normalised with the running statistics; safe from many threads at once."""
@@ -505,8 +511,8 @@ class BatchNormalization:
         y = np.empty_like(rows)
         kernels(rows.dtype).batch_normalization_predict(
             rows, gamma, beta,
-            _validation.floats("running_mean", mean, rows.dtype),
-            _validation.floats("running_var", variance, rows.dtype),
+            _validation.like("running_mean", mean, gamma.shape, rows.dtype, "gamma"),
+            _validation.like("running_var", variance, gamma.shape, rows.dtype, "gamma"),
             y, self.EPSILON, _threads.for_elements(rows.size),
         )
         return y.reshape(np.shape(x))
@@ -540,7 +546,7 @@ class BatchNormalization:
         self.input_shape = np.shape(x)
         y = np.empty_like(rows)
         self._xn = np.empty_like(rows)
-        mean, variance, self._std = (np.empty(self.inputs, rows.dtype) for _ in range(3))
+        mean, variance, self._std = (np.empty_like(gamma) for _ in range(3))
         kernels(rows.dtype).batch_normalization_forward(
             rows, gamma, beta, y, self._xn, mean, variance, self._std, self.EPSILON, _threads.for_elements(rows.size)
         )
@@ -574,9 +580,10 @@ class BatchNormalization:
         shape: Any = self.input_shape
         gradient = _validation.like("dout", dout, shape, xn.dtype, "the output").reshape(xn.shape)
         dx = np.empty_like(xn)
-        self.dgamma, self.dbeta = np.empty(self.inputs, xn.dtype), np.empty(self.inputs, xn.dtype)
+        gamma = _validation.like("gamma", self.gamma, xn.shape[1:], xn.dtype, "a row of the last input")
+        self.dgamma, self.dbeta = np.empty_like(gamma), np.empty_like(gamma)
         kernels(xn.dtype).batch_normalization_backward(
-            xn, self._std, _validation.floats("gamma", self.gamma, xn.dtype), gradient,
+            xn, self._std, gamma, gradient,
             dx, self.dgamma, self.dbeta, _threads.for_elements(xn.size),
         )
         result: np.ndarray = dx.reshape(shape)

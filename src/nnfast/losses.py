@@ -76,8 +76,8 @@ class _OutputLayer:
         return loss
 
     def forward_prepared(self, x: np.ndarray, targets: np.ndarray) -> float:
-        """`forward` for targets that `prepare` returned."""
-        self.t = self._targets = targets
+        """`forward` for targets that `prepare` returned, which are not shown as `t`: nobody may change them."""
+        self.t, self._targets = None, targets
         self.y, total = self._losses(x, targets)
         self.loss = total / x.shape[0]
         return self.loss

@@ -1,5 +1,11 @@
-"""The book's module name for `MultiLayerNet`, so that its scripts' imports work."""
+"""The book's module name for `MultiLayerNet`, with the names that a star import of it brings there."""
 
+from collections import OrderedDict
+
+from nnfast import layers
+from nnfast.gradient import numerical_gradient
+from nnfast.layers import *
 from nnfast.network import MultiLayerNet
 
-__all__ = ["MultiLayerNet"]
+__all__ = ["MultiLayerNet", "OrderedDict", "numerical_gradient"]
+__all__ += layers.__all__

@@ -37,7 +37,15 @@ _SAME_WIDTH = (Relu, Sigmoid, Tanh, LeakyRelu, Gelu, Identity, Dropout, BatchNor
 
 
 class Parameters(dict[str, np.ndarray]):
-    """The live arrays of a network by key. Assigning to a key changes the array's values, not which array it is."""
+    """The live arrays of a network by key. Assigning to a key changes the array's values, not which array it is.
+
+    Examples
+    --------
+    >>> network = Network([Affine(np.ones((1, 2)), np.zeros(2))])
+    >>> network.params["b1"] = [0.5, -0.5]
+    >>> network.layers["Affine1"].b
+    array([ 0.5, -0.5])
+    """
 
     def __setitem__(self, key: str, value: ArrayLike) -> None:
         array = self[key]

@@ -1,8 +1,7 @@
 """The book's optimisers: ``update(params, grads)`` changes the arrays of the dict `params` in place (chapter 6.1)."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +11,13 @@ from nnfast._kernels import kernels
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "Optimizer", "RMSprop", "np"]
 
-State = dict[str, np.ndarray]
+class _Work(NamedTuple):
+    """A parameter and its gradient as a kernel takes them: flat, contiguous and of one dtype."""
+
+    key: str
+    gradient: np.ndarray
+    parameter: np.ndarray
+    is_own_memory: bool     # else the new values must be put back
 
 
 class Optimizer:
@@ -25,6 +30,11 @@ class Optimizer:
     ----------
     lr : float
         Learning rate, at least 0.
+
+    Examples
+    --------
+    >>> [kind.__name__ for kind in Optimizer.__subclasses__()]
+    ['SGD', 'Momentum', 'Nesterov', 'AdaGrad', 'RMSprop', 'Adam']
     """
 
     _states: tuple[str, ...] = ()
@@ -57,42 +67,44 @@ class Optimizer:
         KeyError
             If a gradient is missing.
         TypeError
-            If a parameter is not of float32 or float64.
+            If a parameter is neither an array of float32 or float64 nor a number.
         ValueError
-            If shapes differ, also from those of the first update.
+            If shapes differ, also from those of the first update, or a parameter is read-only.
         """
-        for key, parameter in params.items():
-            self._check(key, parameter, grads)
+        # All is checked before anything is changed.
+        work = [self._prepared(key, parameter, grads) for key, parameter in params.items()]
         self._begin()
-        for key, parameter in params.items():
-            state = [self._state_of(name, key, parameter) for name in self._states]
-            _apply(self._step, params, key, grads[key], state)
+        for key, gradient, parameter, is_own_memory in work:
+            state = [self._state_of(name, key, parameter, params[key]) for name in self._states]
+            threads = _threads.for_elements(parameter.size)
+            self._step(kernels(parameter.dtype), gradient, parameter, *state, threads=threads)
+            if not is_own_memory:
+                _put_back(params, key, parameter)
 
-    def _check(self, key: str, parameter: Any, grads: dict[str, ArrayLike]) -> None:
-        """Refuse before anything is changed."""
+    def _prepared(self, key: str, parameter: Any, grads: dict[str, ArrayLike]) -> _Work:
         if key not in grads:
             raise KeyError(f"grads has no {key!r}, but params has")
-        if isinstance(parameter, np.ndarray) and parameter.ndim:
-            _validation.parameter(f"params[{key!r}]", parameter, parameter.ndim)
+        flat, is_own_memory = _validation.updatable(key, parameter)
         shape = np.shape(parameter)
-        if np.shape(grads[key]) != shape:
-            raise ValueError(f"grads[{key!r}] has shape {np.shape(grads[key])}, but params[{key!r}] has shape {shape}")
         for name in self._states:
-            known = getattr(self, name)
-            if known is not None and key in known and known[key].shape != shape:
-                raise ValueError(
-                    f"params[{key!r}] has shape {shape}, but this optimiser began with shape {known[key].shape}: "
-                    "make a new one for each network"
-                )
+            states = getattr(self, name)
+            if states is not None and key in states:
+                _validation.same_state_shape(key, states[key], shape)
+        return _Work(key, _validation.gradient_of(key, grads[key], shape, flat.dtype), flat, is_own_memory)
 
-    def _state_of(self, name: str, key: str, parameter: Any) -> np.ndarray:
-        if getattr(self, name) is None:
-            setattr(self, name, {})
-        state: State = getattr(self, name)
-        if key not in state:
-            dtype = parameter.dtype.newbyteorder("=") if isinstance(parameter, np.ndarray) else np.float64
-            state[key] = np.zeros(np.shape(parameter), dtype)
-        return state[key]
+    def _state_of(self, name: str, key: str, flat: np.ndarray, parameter: Any) -> np.ndarray:
+        """The state of one parameter, flat; made when there is none, converted when it has another layout."""
+        states = getattr(self, name)
+        if states is None:
+            states = {}
+            setattr(self, name, states)
+        if key not in states:
+            states[key] = np.zeros(np.shape(parameter), flat.dtype)
+        state: np.ndarray = states[key]
+        if state.ndim == 1 and state.dtype == flat.dtype and state.flags.c_contiguous:
+            return state
+        state = states[key] = _validation.floats(name, state, flat.dtype)
+        return state.reshape(-1)
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of the state, for `restore`.
@@ -116,27 +128,15 @@ class Optimizer:
             setattr(self, name, _copied(value))
 
 
+def _put_back(params: dict[str, Any], key: str, values: np.ndarray) -> None:
+    if isinstance(params[key], np.ndarray):
+        params[key][...] = values.reshape(params[key].shape)
+    else:
+        params[key] = float(values[0])
+
+
 def _copied(value: Any) -> Any:
     return {key: array.copy() for key, array in value.items()} if isinstance(value, dict) else value
-
-
-def _apply(
-    step: Callable[..., None], params: dict[str, Any], key: str, gradient: ArrayLike, state: list[np.ndarray]
-) -> None:
-    """Run a step on one parameter, whatever its layout: itself if contiguous, else through a copy."""
-    parameter = params[key]
-    is_array = isinstance(parameter, np.ndarray)
-    dtype = parameter.dtype.newbyteorder("=") if is_array else np.dtype(np.float64)
-    work = _validation.floats(f"params[{key!r}]", parameter, dtype)
-    if not is_array:
-        work = work.copy()
-    flat_gradient = _validation.floats(f"grads[{key!r}]", gradient, dtype).reshape(-1)
-    threads = _threads.for_elements(work.size)
-    step(kernels(dtype), flat_gradient, work.reshape(-1), *(array.reshape(-1) for array in state), threads=threads)
-    if not is_array:
-        params[key] = float(work)
-    elif work is not parameter:
-        parameter[...] = work
 
 
 class SGD(Optimizer):

@@ -15,7 +15,9 @@ from nnfast.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, 
 if TYPE_CHECKING:
     from nnfast.network import Network
 
-__all__ = ["Epoch", "History", "Trainer", "np"]
+__all__ = [
+    "SGD", "AdaGrad", "Adam", "Epoch", "History", "Momentum", "Nesterov", "RMSprop", "Trainer", "np",
+]
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,7 @@ class _NoBar:
         pass
 
     def write(self, line: str) -> None:
-        print(line)
+        print(line, flush=True)
 
 
 def _progress_bar(progress: bool, total: int) -> Any:

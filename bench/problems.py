@@ -1,0 +1,138 @@
+"""The named problems that the benchmarks measure, each with its reason, and their data.
+
+Nothing here is tuned to: the sizes are those that users have or that others have published, and some are odd on
+purpose. Data is random but for the digits in the package; time does not depend on it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """Layers of `sizes` with `activation` between them and softmax with cross-entropy at the end."""
+
+    name: str
+    sizes: tuple[int, ...]
+    batch_size: int
+    dtype: str
+    steps: int              # in an epoch
+    reason: str
+    activation: str = "relu"
+    optimizer: str = "sgd"
+
+    @property
+    def lr(self) -> float:
+        return {"sgd": 0.05, "adam": 0.001}[self.optimizer]
+
+    def weights(self) -> list[np.ndarray]:
+        """W1, b1, W2, b2, ... for a network to begin with."""
+        generator = np.random.default_rng(SEED)
+        arrays = []
+        for inputs, outputs in zip(self.sizes, self.sizes[1:], strict=False):
+            weights = generator.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)
+            arrays += [weights.astype(self.dtype), np.zeros(outputs, self.dtype)]
+        return arrays
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs (batch_size * steps, inputs) and labels that depend on it, so that there is something to learn."""
+        generator = np.random.default_rng(SEED + 1)
+        x = generator.standard_normal((self.batch_size * self.steps, self.sizes[0]), dtype=np.float32)
+        labels = (x @ generator.standard_normal((self.sizes[0], self.sizes[-1]), dtype=np.float32)).argmax(axis=1)
+        return x.astype(self.dtype), labels
+
+
+TRAINING = [
+    Training("64-50-10, batch 100", (64, 50, 10), 100, "float32", 60, "the demo: the digits in the package"),
+    Training("784-50-10, batch 100", (784, 50, 10), 100, "float32", 60, "the book's network on MNIST"),
+    Training("784-50-10, batch 100, float64", (784, 50, 10), 100, "float64", 60, "the same in the book's dtype"),
+    Training("784-256-128-10, batch 128", (784, 256, 128, 10), 128, "float32", 20, "a usual network for MNIST"),
+    Training("784-1024-1024-10, batch 256", (784, 1024, 1024, 10), 256, "float32", 3, "bound by the matrix products"),
+    Training("10-46-46-10, batch 128, Adam", (10, 46, 46, 10), 128, "float32", 60,
+             "tiny: PyTorch issue 144633", optimizer="adam"),
+    Training("4-32-16-4 tanh, batch 10,000, Adam", (4, 32, 16, 4), 10_000, "float32", 2,
+             "narrow and long: the example of SimpleChains.jl", "tanh", "adam"),
+    Training("123-77-33-5, batch 50, float64", (123, 77, 33, 5), 50, "float64", 60, "odd sizes, on purpose"),
+]
+
+BOOK = Training("the book's ch05 script, float64", (784, 50, 10), 100, "float64", 60,
+                "a script from the book, its imports changed")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One pass through one layer, or one update by an optimiser, for a batch of `rows`."""
+
+    name: str
+    layer: str
+    rows: int
+    inputs: int
+    outputs: int
+    dtype: str
+    reason: str
+    direction: str = "forward"
+
+
+def _layers() -> list[Layer]:
+    problems = []
+    for rows, inputs, outputs, dtype, reason in [
+        (100, 784, 50, "float32", "the book's first layer"),
+        (100, 784, 50, "float64", "the same in the book's dtype"),
+        (256, 1024, 1024, "float32", "bound by arithmetic"),
+        (57, 123, 77, "float32", "odd sizes, on purpose"),
+    ]:
+        for direction in ("forward", "backward"):
+            name = f"Affine {direction}, {rows} x {inputs} x {outputs}, {dtype}"
+            problems.append(Layer(name, "Affine", rows, inputs, outputs, dtype, reason, direction))
+    for layer, rows, columns, dtype, reason in [
+        ("Relu", 100, 50, "float32", "small: the cost of a call"),
+        ("Relu", 256, 1024, "float32", "large: bound by memory"),
+        ("Sigmoid", 100, 50, "float64", "small, with exp"),
+        ("Sigmoid", 256, 1024, "float32", "large, with exp"),
+        ("Tanh", 10_000, 32, "float32", "the activation of the narrow network"),
+        ("BatchNormalization", 100, 100, "float64", "chapter 6 of the book"),
+    ]:
+        for direction in ("forward", "backward"):
+            name = f"{layer} {direction}, {rows} x {columns}, {dtype}"
+            problems.append(Layer(name, layer, rows, columns, columns, dtype, reason, direction))
+    for rows, classes, reason in [(100, 10, "the book's output layer"), (1000, 1000, "many classes")]:
+        name = f"SoftmaxWithLoss, both passes, {rows} x {classes}, float32"
+        problems.append(Layer(name, "SoftmaxWithLoss", rows, classes, classes, "float32", reason, "both"))
+    for optimizer, inputs, outputs, reason in [
+        ("SGD", 784, 50, "the book's optimiser"),
+        ("Adam", 784, 50, "the usual optimiser"),
+        ("Adam", 1024, 1024, "the same beyond the cache"),
+    ]:
+        name = f"{optimizer} update, {inputs} x {outputs}, float32"
+        problems.append(Layer(name, optimizer, 0, inputs, outputs, "float32", reason, "update"))
+    return problems
+
+
+LAYERS = _layers()
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Scores of a network of `sizes` with ReLU between its layers, for `rows` examples at a time."""
+
+    name: str
+    sizes: tuple[int, ...]
+    rows: int
+    dtype: str
+    reason: str
+
+
+INFERENCE = [
+    Inference("4-64-64-2, 1 row", (4, 64, 64, 2), 1, "float32", "control and reinforcement learning"),
+    Inference("4-64-64-2, 32 rows", (4, 64, 64, 2), 32, "float32", "the same for a few states at a time"),
+    Inference("784-50-10, 1 row", (784, 50, 10), 1, "float32", "one image"),
+    Inference("784-50-10, 32 rows", (784, 50, 10), 32, "float32", "a small server's batch"),
+    Inference("784-50-10, 1000 rows", (784, 50, 10), 1000, "float32", "a test set in pieces"),
+    Inference("784-50-10, 1000 rows, float64", (784, 50, 10), 1000, "float64", "the same in the book's dtype"),
+    Inference("784-512-512-10, 1 row", (784, 512, 512, 10), 1, "float32", "bound by reading the weights"),
+    Inference("784-512-512-10, 1000 rows", (784, 512, 512, 10), 1000, "float32", "bound by arithmetic"),
+    Inference("61-43-29-3, 77 rows, float64", (61, 43, 29, 3), 77, "float64", "odd sizes, on purpose"),
+]

@@ -1,0 +1,327 @@
+"""The command line: ``nnfast train`` trains a network on handwritten digits, ``nnfast info`` tells what is installed.
+
+Whatever is refused is refused in one sentence, with exit status 2 and before anything is written.
+"""
+
+import argparse
+import importlib.util
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+import nnfast
+from nnfast import _pictures, _validation
+from nnfast._download import _put_in_place, explained
+from nnfast.layers import Affine
+from nnfast.network import ACTIVATIONS, Network
+from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
+
+# What `nnfast train` does without options. The benchmark beside it trains the same network in the same way.
+HIDDEN_WIDTHS = (50,)
+ACTIVATION = "relu"
+LEARNING_RATE = 0.1     # of SGD; the other optimisers have sensible ones of their own
+BATCH_SIZE = 100
+EPOCHS = {"digits": 30, "mnist": 17}
+SEED = 0
+DTYPE = "float32"
+
+_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    kind.__name__.lower(): kind for kind in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW)
+}
+
+_Examples: TypeAlias = tuple[np.ndarray, np.ndarray]
+_CLASSES = 10
+
+# Exit statuses: argparse's own, and the one by which shells tell of Ctrl-C, 128 + SIGINT.
+_REFUSED = 2
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status of the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after the program's name; those of this process if not given.
+
+    Returns
+    -------
+    int
+        0 if all went well, 2 if something was refused, 130 after Ctrl-C, 1 if nobody reads the output any more.
+
+    Raises
+    ------
+    SystemExit
+        After ``--help`` and ``--version`` (status 0), and for arguments that cannot be read (status 2).
+
+    Examples
+    --------
+    >>> main(["info"])  # doctest: +ELLIPSIS
+    nnfast ...
+    0
+    """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.run is None:
+        parser.print_help(sys.stderr)
+        return _REFUSED
+    try:
+        options.run(options)
+        print(end="", flush=True)       # what is still buffered must fail here, not when Python ends
+    except BrokenPipeError:
+        # The reader has seen enough (`nnfast train | head -1`). Python flushes once more as it ends: into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("nnfast: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        print(f"nnfast: {error}", file=sys.stderr)     # the library's errors are sentences
+        return _REFUSED
+    return 0
+
+
+def build_network(widths: Sequence[int], activation: str, *, seed: int, dtype: DTypeLike) -> Network:
+    """The network that ``nnfast train`` trains: Affine layers with an activation between each two of them.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Inputs, units of each hidden layer, classes.
+    activation : str
+        A name in `nnfast.network.ACTIVATIONS`. With the kinds of ReLU weights are drawn as He et al. propose,
+        with the others as Glorot and Bengio do.
+    seed : int
+        Of the weights, and of the order of the examples.
+    dtype : {"float32", "float64"}
+        Of the parameters.
+
+    Returns
+    -------
+    Network
+        Untrained, with softmax and cross-entropy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> build_network([64, 50, 10], "relu", seed=0, dtype="float32")
+    Network([Affine1, Relu1, Affine2], SoftmaxWithLoss)
+    """
+    activation = _validation.check_choice("activation", activation, list(ACTIVATIONS))
+    init = "he" if activation in ("relu", "leaky_relu", "gelu") else "xavier"
+    first, *others = (Affine(*sizes, init=init) for sizes in pairwise(widths))
+    layers = [first]
+    for affine in others:
+        layers += [ACTIVATIONS[activation](), affine]
+    return Network(layers, seed=seed, dtype=dtype)
+
+
+# The commands
+
+
+def _info(_: argparse.Namespace) -> None:
+    print(nnfast.show_config())
+
+
+def _train(options: argparse.Namespace) -> None:
+    curves, mistakes = options.pictures / "nnfast-curves.png", options.pictures / "nnfast-mistakes.png"
+    draws = not options.no_pictures and _is_installed("matplotlib")
+    if draws:
+        for path in curves, mistakes:
+            _require_writable(path, "name another folder with --pictures, or use --no-pictures")
+    if options.save is not None:
+        _require_writable(options.save, "name another file with --save")
+
+    (x_train, t_train), (x_test, t_test) = _load(options)
+    nnfast.set_num_threads(options.threads)
+    widths = [x_train.shape[1], *options.layers, _CLASSES]
+    network = build_network(widths, options.activation, seed=options.seed, dtype=options.dtype)
+    if not options.quiet:
+        print(f"{options.data}: {len(x_train):,} images to train on, {len(x_test):,} to test; "
+              f"network {'-'.join(map(str, widths))}")
+    history = network.fit(
+        x_train, t_train, epochs=options.epochs or EPOCHS[options.data], batch_size=options.batch_size,
+        optimizer=_optimizer(options), validation_data=(x_test, t_test), verbose=not options.quiet,
+        progress=_shows_bar(options),
+    )
+    predicted = network.predict(x_test).argmax(axis=1)
+    correct = int((predicted == t_test).sum())
+    print(f"test accuracy {correct / len(t_test):.4f}: {correct:,} of {len(t_test):,} images right")
+
+    if options.save is not None:
+        _save(network, options.save)
+        print(f"saved {options.save}")
+    if draws:
+        print(f"saved {_pictures.save_curves(history, curves)}")
+        print(f"saved {_pictures.save_mistakes(x_test, t_test, predicted, mistakes)}")
+    elif not options.no_pictures:
+        print('pictures need matplotlib: pip install "nnfast[plot]"')
+
+
+def _load(options: argparse.Namespace) -> tuple[_Examples, _Examples]:
+    if options.data == "mnist":
+        return nnfast.load_mnist(data_dir=options.data_dir, download=options.download)
+    if options.data_dir is not None or options.download:
+        raise ValueError("--data-dir and --download are for MNIST, but --data is digits: add --data mnist")
+    return nnfast.load_digits()
+
+
+def _optimizer(options: argparse.Namespace) -> Optimizer:
+    kind = _OPTIMIZERS[options.optimizer]
+    if options.lr is not None:
+        return kind(options.lr)
+    return SGD(LEARNING_RATE) if kind is SGD else kind()
+
+
+def _shows_bar(options: argparse.Namespace) -> bool:
+    """Whether there is somebody to watch a progress bar, and something to draw it with."""
+    is_watched = sys.stderr is not None and sys.stderr.isatty()     # None: closed, as by 2>&-
+    return not options.quiet and is_watched and _is_installed("tqdm")
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _require_writable(path: Path, remedy: str) -> None:
+    """Refuse, before the training, what could not be written after it."""
+    try:
+        # Nothing short of writing tells: permissions are not all that can stand in the way.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise explained(error, f"{path} cannot be written ({remedy})") from error
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is a folder or a device, which a file cannot replace: {remedy}")
+
+
+def _save(network: Network, path: Path) -> None:
+    """The parameters as arrays by key, for `numpy.load`."""
+    arrays: dict[str, Any] = network.params
+    contents = io.BytesIO()
+    np.savez(contents, **arrays)
+    _put_in_place(path, contents.getvalue())
+
+
+# The arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one sentence, as everything else here does, instead of with lines of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_REFUSED, f"nnfast: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="nnfast", description="Multi-layer perceptrons on the CPU, fast.")
+    parser.add_argument("--version", action="version", version=f"nnfast {nnfast.__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_train_options(commands.add_parser(
+        "train", help="train a network on handwritten digits", description=(
+            "Train a network on handwritten digits, tell how well it does on images that it has not seen, and draw "
+            "how it learned and what it gets wrong."
+        ),
+    ))
+    what = "tell the version, instruction set and number of threads in use"
+    commands.add_parser("info", help=what, description=what.capitalize() + ".").set_defaults(run=_info)
+    return parser
+
+
+def _add_train_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_train)
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", choices=list(EPOCHS), default="digits", help=(
+        "digits: 1,797 images of 8 x 8 pixels, inside the package; mnist: 70,000 of 28 x 28 (default: %(default)s)"
+    ))
+    data.add_argument("--data-dir", metavar="DIR", help=(
+        "folder with the four files of MNIST (default: what NNFAST_DATA_DIR names, then the user's cache)"
+    ))
+    data.add_argument("--download", action="store_true", help="fetch MNIST (11 MB) if it is not there (default: no)")
+
+    network = parser.add_argument_group("network")
+    network.add_argument("--layers", type=_widths, default=list(HIDDEN_WIDTHS), metavar="N,N,...", help=(
+        f"units of each hidden layer, or none for no hidden layer (default: {','.join(map(str, HIDDEN_WIDTHS))})"
+    ))
+    network.add_argument("--activation", choices=list(ACTIVATIONS), default=ACTIVATION, metavar="NAME", help=(
+        f"of the hidden layers: {', '.join(ACTIVATIONS)} (default: %(default)s)"
+    ))
+    network.add_argument("--dtype", choices=["float32", "float64"], default=DTYPE, help=(
+        "of the parameters, and of all computing (default: %(default)s)"
+    ))
+
+    training = parser.add_argument_group("training")
+    training.add_argument("--optimizer", choices=list(_OPTIMIZERS), default="sgd", metavar="NAME", help=(
+        f"{', '.join(_OPTIMIZERS)} (default: %(default)s)"
+    ))
+    training.add_argument("--lr", type=_learning_rate, metavar="X", help=(
+        f"learning rate (default: {LEARNING_RATE} for sgd, 0.001 for adam and adamw, 0.01 for the others)"
+    ))
+    training.add_argument("--batch-size", type=_count(1), default=BATCH_SIZE, metavar="N", help=(
+        "examples a step (default: %(default)s)"
+    ))
+    training.add_argument("--epochs", type=_count(1), metavar="N", help=(
+        f"passes over the data (default: {', '.join(f'{epochs} for {data}' for data, epochs in EPOCHS.items())})"
+    ))
+    training.add_argument("--seed", type=_count(0), default=SEED, metavar="N", help=(
+        "of the weights and of the order of the examples (default: %(default)s)"
+    ))
+    training.add_argument("--threads", type=_count(1), metavar="N", help=(
+        "at most so many (default: what nnfast info tells); the result does not depend on it"
+    ))
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--save", type=Path, metavar="FILE.npz", help=(
+        "keep the parameters, for numpy.load: W1, b1, W2, ... (default: do not)"
+    ))
+    output.add_argument("--pictures", type=Path, default=Path(), metavar="DIR", help=(
+        "folder for nnfast-curves.png and nnfast-mistakes.png (default: the current one)"
+    ))
+    output.add_argument("--no-pictures", action="store_true", help="draw nothing (default: draw)")
+    output.add_argument("--quiet", action="store_true", help="print the result only (default: a line an epoch)")
+
+
+def _count(least: int) -> Callable[[str], int]:
+    """A type for argparse: whole numbers of at least `least`."""
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return count
+
+
+def _widths(text: str) -> list[int]:
+    if text == "none":
+        return []
+    try:
+        return [_count(1)(width) for width in text.split(",")]
+    except argparse.ArgumentTypeError:
+        expected = "none nor whole numbers of at least 1 with commas between, such as 256,128"
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {expected}") from None
+
+
+def _learning_rate(text: str) -> float:
+    try:
+        return _validation.check_number("lr", text, 0)
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

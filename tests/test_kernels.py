@@ -1,0 +1,616 @@
+"""Every kernel but the products: each build and dtype against plain NumPy in float64.
+
+A case draws a kernel's inputs and states what it must give, each element with its tolerance. The tests run all cases,
+so a kernel is tested for sizes, threads, NaN and infinity, and what it may write, as soon as it has a case.
+"""
+
+import functools
+import itertools
+from collections import Counter
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import reference
+from reference import assert_close, rounding, unwritten
+
+SIZES = [1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 47, 48, 49, 63, 64, 65]
+VECTORS = [(n,) for n in [*SIZES, 2047, 2048, 2049, 6145]]      # a chunk of work is 2048 elements
+MATRICES = [(rows, SIZES[(7 * i + j) % 16]) for i, rows in enumerate(SIZES) for j in (0, 3, 11)]
+MATRICES += [(1025, 3), (2, 2049), (130, 33)]
+# For threads: one piece of work, as many as threads, one more or fewer, and many.
+DIVIDED = {"vectors": [(1,), (2048,), (2049,), (6145,), (16385,)],
+           "matrices": [(1, 65), (2, 2049), (3, 7), (7, 15), (8, 16), (9, 17), (65, 49), (130, 33), (1025, 3)]}
+EXACT = 0.0
+DOUBLE = np.dtype(np.float64)
+
+
+class Call(NamedTuple):
+    """A kernel's arguments by name, and what must come out: values and tolerance of outputs and of the sum returned."""
+
+    inputs: dict
+    expected: dict
+    settings: dict = MappingProxyType({})
+    states: dict = MappingProxyType({})     # outputs that the kernel changes instead of fills
+    total: tuple | None = None
+    dtypes: dict = MappingProxyType({})     # of the outputs that are not of the inputs' dtype
+
+
+class Draw:
+    """Draws inputs of one shape; `planted` (number of the draw, place, value) puts one special value into them."""
+
+    def __init__(self, dtype, shape, planted=(None, None, None)):
+        self.dtype, self.shape, self.planted, self.count = dtype, shape, planted, 0
+        self.rng = np.random.default_rng([*shape, 20161103])
+
+    def normal(self, scale=1.0, shape=None):
+        return self._finish(self.rng.normal(0, scale, self.shape if shape is None else shape))
+
+    def positive(self, shape=None):
+        return self._finish(np.abs(self.rng.normal(0, 1, self.shape if shape is None else shape)))
+
+    def labels(self):
+        return self.rng.integers(0, self.shape[1], self.shape[0])
+
+    def _finish(self, array):
+        array = array.astype(self.dtype)
+        number, place, value = self.planted
+        if number == self.count:
+            array.flat[place % array.size] = value
+        self.count += 1
+        return array
+
+
+CASES = {}
+
+
+def case(shapes):
+    def register(function):
+        CASES[function.__name__] = (function, shapes)
+        return function
+
+    return register
+
+
+@functools.cache    # expected values are the same for every build
+def drawn(name, dtype, shape):
+    return CASES[name][0](Draw(dtype, shape))
+
+
+def exactly(expected):
+    return expected, EXACT
+
+
+# Activations. A setting is rounded to the dtype: one rounding more.
+
+@case(VECTORS)
+def relu_forward(draw):
+    x = draw.normal()
+    return Call({"x": x}, {"y": exactly(reference.relu_forward(x))})
+
+
+@case(VECTORS)
+def relu_backward(draw):
+    x, dy = draw.normal(), draw.normal()
+    return Call({"dy": dy, "mask": (x <= 0).astype(np.uint8)}, {"dx": exactly(reference.relu_backward(x, dy))})
+
+
+@case(VECTORS)
+def leaky_relu_forward(draw):
+    x = draw.normal()
+    y = reference.leaky_relu_forward(x, 0.01)
+    return Call({"x": x}, {"y": (y, rounding(draw.dtype, 2, np.abs(y)))}, {"slope": 0.01})
+
+
+@case(VECTORS)
+def leaky_relu_backward(draw):
+    x, dy = draw.normal(), draw.normal()
+    dx = reference.leaky_relu_backward(x, dy, 0.01)
+    return Call({"x": x, "dy": dy}, {"dx": (dx, rounding(draw.dtype, 2, np.abs(dx)))}, {"slope": 0.01})
+
+
+@case(VECTORS)
+def sigmoid_forward(draw):
+    x = draw.normal(5)
+    y = reference.sigmoid_forward(x)
+    return Call({"x": x}, {"y": (y, sigmoid_tolerance(draw.dtype, y))})
+
+
+def sigmoid_tolerance(dtype, y):
+    """2.5 units in the last place (test_vector_maths.py) are at most 5 roundings."""
+    return rounding(dtype, 2.5, y)
+
+
+@case(VECTORS)
+def sigmoid_backward(draw):
+    x, dy = draw.normal(5), draw.normal()
+    y = reference.sigmoid_forward(x)
+    # y is rounded on its way in, which counts once for y and once for 1 - y; then a difference and two products.
+    tolerance = rounding(draw.dtype, 5, y * np.abs(dy))
+    return Call({"y": y.astype(draw.dtype), "dy": dy}, {"dx": (reference.sigmoid_backward(x, dy), tolerance)})
+
+
+@case(VECTORS)
+def tanh_forward(draw):
+    x = draw.normal(3)
+    y = reference.tanh_forward(x)
+    return Call({"x": x}, {"y": (y, rounding(draw.dtype, 2.5, np.abs(y)))})
+
+
+@case(VECTORS)
+def tanh_backward(draw):
+    x, dy = draw.normal(3), draw.normal()
+    y = reference.tanh_forward(x)
+    # y's rounding counts twice in y**2; then a product, a difference, a product.
+    tolerance = rounding(draw.dtype, 5, np.abs(dy))
+    return Call({"y": y.astype(draw.dtype), "dy": dy}, {"dx": (reference.tanh_backward(x, dy), tolerance)})
+
+
+@case(VECTORS)
+def gelu_forward(draw):
+    x = draw.normal(3)
+    # 1 + erf(x / sqrt(2)) loses digits for negative x: the error is of the size of x, not of the result. The roundings:
+    # sqrt(1/2), the quotient, two in erf, the sum, the product.
+    return Call({"x": x}, {"y": (reference.gelu_forward(x), rounding(draw.dtype, 6, np.abs(x)))})
+
+
+@case(VECTORS)
+def gelu_backward(draw):
+    x, dy = draw.normal(3), draw.normal()
+    # As many for the density: its exponent's 3 roundings add at most 3 z**3 / 2 exp(-z**2 / 2) / sqrt(2 pi) < 1.
+    return Call({"x": x, "dy": dy}, {"dx": (reference.gelu_backward(x, dy), rounding(draw.dtype, 12, np.abs(dy)))})
+
+
+@case(VECTORS)
+def masked(draw):
+    x, mask = draw.normal(), (np.arange(draw.shape[0]) % 3 == 0).astype(np.uint8)
+    return Call({"x": x, "mask": mask}, {"y": exactly(reference.masked(x, mask))})
+
+
+@case(VECTORS)
+def scaled(draw):
+    x = draw.normal()
+    y = reference.scaled(x, 1 / 0.7)
+    return Call({"x": x}, {"y": (y, rounding(draw.dtype, 2, np.abs(y)))}, {"factor": 1 / 0.7})
+
+
+# Batch normalisation. Sums run in float64: for a float32 batch they add next to nothing.
+
+def sum_roundings(dtype, terms):
+    return terms if dtype == DOUBLE else 1
+
+
+@case(MATRICES)
+def batch_normalization_forward(draw):
+    x = draw.normal() + draw.dtype.type(3)
+    columns = x.shape[1]
+    gamma, beta, epsilon = draw.normal(1, columns), draw.normal(1, columns), 1e-3
+    y, xn, mean, variance, std = reference.batch_normalization_forward(x, gamma, beta, epsilon)
+    terms = sum_roundings(draw.dtype, len(x))
+    largest = np.abs(x).max(axis=0)
+    of_mean = rounding(draw.dtype, terms + 1, largest)
+    # The mean's error counts as its square, as the sum of (x - mean) is 0; difference, square, sum and rounding remain.
+    of_variance = rounding(draw.dtype, terms + 4, variance) + of_mean**2
+    of_std = of_variance / (2 * std) + rounding(draw.dtype, 2, std)
+    of_xn = (of_mean + np.abs(xn) * of_std) / std + rounding(draw.dtype, 2, np.abs(xn))
+    of_y = np.abs(gamma) * of_xn + rounding(draw.dtype, 2, np.abs(gamma * xn) + np.abs(beta))
+    expected = {
+        "y": (y, of_y), "xn": (xn, of_xn), "mean": (mean, of_mean),
+        "variance": (variance, of_variance), "std": (std, of_std),
+    }
+    return Call({"x": x, "gamma": gamma, "beta": beta}, expected, {"epsilon": epsilon})
+
+
+@case(MATRICES)
+def batch_normalization_predict(draw):
+    columns = draw.shape[1]
+    inputs = {"x": draw.normal(), "gamma": draw.normal(1, columns), "beta": draw.normal(1, columns),
+              "mean": draw.normal(1, columns), "variance": draw.positive(columns)}
+    y = reference.batch_normalization_predict(**inputs, epsilon=1e-3)
+    # x - mean is rounded; epsilon, sum, root, quotient, two products and a sum follow.
+    x, gamma, beta, mean, variance = (np.abs(array.astype(float)) for array in inputs.values())
+    tolerance = rounding(draw.dtype, 8, gamma * (x + mean) / np.sqrt(variance + 1e-3) + beta)
+    return Call(inputs, {"y": (y, tolerance)}, {"epsilon": 1e-3})
+
+
+@case(MATRICES)
+def batch_normalization_backward(draw):
+    x, dy, gamma, epsilon = draw.normal(), draw.normal(), draw.normal(1, draw.shape[1]), 1e-3
+    _, xn, _, _, std = reference.batch_normalization_forward(x, gamma, gamma, epsilon)
+    dx, dgamma, dbeta = reference.batch_normalization_backward(x, gamma, dy, epsilon)
+    terms = sum_roundings(draw.dtype, len(x))
+    of_dgamma = rounding(draw.dtype, terms + 3, np.abs(dy * xn).sum(axis=0))
+    of_dbeta = rounding(draw.dtype, terms + 1, np.abs(dy).sum(axis=0))
+    # dx: the three terms' own errors, and their largest sum through difference, quotient and product with xn's rounding
+    scale = np.abs(gamma) / std
+    sizes = np.abs(dy) + np.abs(dy).mean(axis=0) + np.abs(xn) * np.abs(dy * xn).mean(axis=0)
+    of_dx = scale * (of_dbeta / len(x) + np.abs(xn) * of_dgamma / len(x) + rounding(draw.dtype, 8, sizes))
+    inputs = {"xn": xn.astype(draw.dtype), "std": std.astype(draw.dtype), "gamma": gamma, "dy": dy}
+    return Call(inputs, {"dx": (dx, of_dx), "dgamma": (dgamma, of_dgamma), "dbeta": (dbeta, of_dbeta)})
+
+
+# Losses. The losses of the rows are float64 whatever the dtype of the scores.
+
+LOSSES = {"losses": DOUBLE}
+
+
+def softmax_tolerance(dtype, scores, y):
+    """One rounding for each class in the sum; exp makes the rounding of a distance from the largest score relative."""
+    scores = scores.astype(float)
+    distance = scores.max(axis=-1, keepdims=True) - scores
+    distance = np.where(np.isfinite(distance), distance, 0)
+    return rounding(dtype, scores.shape[1] + 5 + distance, y)
+
+
+def total_of(losses, tolerances):
+    return losses.sum(), tolerances.sum() + rounding(DOUBLE, len(losses), np.abs(losses).sum())
+
+
+@case(MATRICES)
+def softmax_forward(draw):
+    x = draw.normal(4)
+    y = reference.softmax(x)
+    return Call({"x": x}, {"y": (y, softmax_tolerance(draw.dtype, x, y))})
+
+
+@case(MATRICES)
+def cross_entropy(draw):
+    y, labels = np.clip(draw.normal(), 0, 1), draw.labels()
+    losses = reference.cross_entropy(y, labels)
+    tolerance = rounding(DOUBLE, 2, 1 + np.abs(losses))
+    return Call({"y": y, "labels": labels}, {"losses": (losses, tolerance)}, total=total_of(losses, tolerance),
+                dtypes=LOSSES)
+
+
+@case(MATRICES)
+def softmax_cross_entropy_forward(draw):
+    scores, labels = draw.normal(4), draw.labels()
+    y, losses = reference.softmax(scores), reference.softmax_cross_entropy(scores, labels)
+    of_y = softmax_tolerance(draw.dtype, scores, y)
+    rows = np.arange(len(scores))
+    of_losses = of_y[rows, labels] / (y[rows, labels] + 1e-7) * 1.01 + rounding(DOUBLE, 2, 1 + np.abs(losses))
+    return Call({"scores": scores, "labels": labels}, {"y": (y, of_y), "losses": (losses, of_losses)},
+                total=total_of(losses, of_losses), dtypes=LOSSES)
+
+
+@case(MATRICES)
+def softmax_cross_entropy_backward(draw):
+    scores, labels = draw.normal(4), draw.labels()
+    y, dx = reference.softmax(scores), 0.7 * reference.softmax_cross_entropy_backward(scores, labels)
+    # y on its way in, the difference, the quotient, dout and the product; at the label y - 1 is rounded, not y.
+    size = (y + reference.one_hot(labels, y.shape[1])) / len(y)
+    return Call({"y": y.astype(draw.dtype), "labels": labels}, {"dx": (dx, rounding(draw.dtype, 5, size))},
+                {"dout": 0.7})
+
+
+@case(MATRICES)
+def squared_error(draw):
+    y, t = draw.normal(), draw.normal()
+    losses = reference.squared_error(y, t)
+    tolerance = rounding(DOUBLE, y.shape[1] + 3, losses)
+    return Call({"y": y, "t": t}, {"losses": (losses, tolerance)}, total=total_of(losses, tolerance), dtypes=LOSSES)
+
+
+@case(MATRICES)
+def sigmoid_cross_entropy_forward(draw):
+    scores, t = draw.normal(5), draw.rng.integers(0, 3, draw.shape).astype(draw.dtype) / 2
+    y, losses = reference.sigmoid(scores), reference.sigmoid_cross_entropy(scores, t)
+    of_losses = rounding(DOUBLE, y.shape[1] + 4, (2 * np.abs(scores.astype(float)) + 1).sum(axis=-1))
+    return Call({"scores": scores, "t": t}, {"y": (y, sigmoid_tolerance(draw.dtype, y)), "losses": (losses, of_losses)},
+                total=total_of(losses, of_losses), dtypes=LOSSES)
+
+
+@case(VECTORS)
+def difference_backward(draw):
+    y, t = draw.normal(), draw.normal()
+    dx = 0.7 * reference.difference_backward(y, t, 100)
+    return Call({"y": y, "t": t}, {"dx": (dx, rounding(draw.dtype, 4, np.abs(dx)))}, {"batch_size": 100, "dout": 0.7})
+
+
+# Optimisers: the settings' roundings, then one for each operation, of the terms that are added.
+
+def optimizer_case(name, draw, states, settings, operations, size, **given):
+    gradient, parameter = draw.normal(), draw.normal()
+    state = {key: make() for key, make in states.items()}
+    new = getattr(reference, name)(gradient, parameter, **state, **settings)
+    absolute = (np.abs(array.astype(float)) for array in (gradient, parameter, *state.values()))
+    sizes = size(*absolute, *new[1:])
+    expected = {
+        key: (values, rounding(draw.dtype, operations, values_size))
+        for key, values, values_size in zip(("parameter", *state), new, sizes, strict=True)
+    }
+    return Call({"gradient": gradient}, expected, given or settings, {"parameter": parameter, **state})
+
+
+@case(VECTORS)
+def sgd_step(draw):
+    return optimizer_case("sgd_step", draw, {}, {"lr": 0.05}, 3, lambda g, p: [p + 0.05 * g])
+
+
+@case(VECTORS)
+def momentum_step(draw):
+    settings = {"lr": 0.05, "momentum": 0.9}
+    return optimizer_case("momentum_step", draw, {"v": draw.normal}, settings, 6,
+                          lambda g, p, v, _: [p + 0.9 * v + 0.05 * g, 0.9 * v + 0.05 * g])
+
+
+@case(VECTORS)
+def nesterov_step(draw):
+    settings = {"lr": 0.05, "momentum": 0.9}
+    return optimizer_case("nesterov_step", draw, {"v": draw.normal}, settings, 8,
+                          lambda g, p, v, _: [p + 0.81 * v + 1.9 * 0.05 * g, 0.9 * v + 0.05 * g])
+
+
+@case(VECTORS)
+def adagrad_step(draw):
+    return optimizer_case("adagrad_step", draw, {"h": draw.positive}, {"lr": 0.05}, 8,
+                          lambda g, p, _, h: [p + 0.05 * g / np.sqrt(h), h])
+
+
+@case(VECTORS)
+def rmsprop_step(draw):
+    settings = {"lr": 0.05, "decay_rate": 0.99}
+    return optimizer_case("rmsprop_step", draw, {"h": draw.positive}, settings, 8,
+                          lambda g, p, _, h: [p + 0.05 * g / np.sqrt(h), h])
+
+
+@case(VECTORS)
+def adam_step(draw):
+    settings = {"lr": 0.05, "beta1": 0.9, "beta2": 0.999, "iteration": 3, "weight_decay": 0.01}
+    lr_t = 0.05 * np.sqrt(1 - 0.999**3) / (1 - 0.9**3)
+    return optimizer_case("adam_step", draw, {"m": draw.normal, "v": draw.positive}, settings, 10,
+                          lambda g, p, m, _, new_m, v: [p + lr_t * (m + g) / np.sqrt(v), m + g, v],
+                          lr_t=lr_t, beta1=0.9, beta2=0.999, shrink=1 - 0.05 * 0.01)
+
+
+# The tests
+
+def run(kernels, name, call, num_threads, offset=0):
+    outputs = {
+        key: unwritten(values.shape, call.dtypes.get(key, next(iter(call.inputs.values())).dtype))
+        for key, (values, _) in call.expected.items()
+    }
+    settings = {**call.settings, "num_threads": num_threads}
+    return reference.call(getattr(kernels, name), call.inputs, {**outputs, **call.states}, settings, offset)
+
+
+def assert_right(call, returned, outputs, what):
+    for key, (values, tolerance) in call.expected.items():
+        assert_close(outputs[key], values, tolerance, f"{what}: {key}")
+    if call.total is None:
+        assert returned is None
+    else:
+        assert_close(returned, *call.total, f"{what}: the sum returned")
+
+
+def bits(returned, outputs):
+    return np.float64(returned or 0).tobytes(), {key: array.tobytes() for key, array in outputs.items()}
+
+
+def test_every_kernel_has_a_case_or_a_test_of_its_own(build):
+    names = {name for name, value in vars(build).items() if callable(value) and not name.startswith("_")}
+    products = {"affine_forward", "affine_backward_input", "affine_backward_parameters"}
+    others = {"cpu_level", "count_correct", "one_hot_to_labels", "first_outside", "first_not_finite"}
+    assert names == CASES.keys() | products | others | {"central_difference"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_kernel_is_right_for_every_size_and_writes_its_outputs_only(kernels, dtype, name):
+    for offset, shape in enumerate(CASES[name][1]):
+        call = drawn(name, dtype, shape)
+        assert_right(call, *run(kernels, name, call, 1, offset), f"{name} of {shape}")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_kernel_gives_the_same_bits_for_any_number_of_threads(kernels, dtype, name):
+    for shape in DIVIDED["vectors" if CASES[name][1] is VECTORS else "matrices"]:
+        call = drawn(name, dtype, shape)
+        one = bits(*run(kernels, name, call, 1))
+        for num_threads in (2, 3, 8):
+            assert bits(*run(kernels, name, call, num_threads)) == one, f"{name} of {shape}, {num_threads} threads"
+
+
+SPECIAL = [np.nan, np.inf, -np.inf]
+EXTREME = [1e30, -1e30, 1e-40, -1e-40, -0.0]
+
+# Kernels that square: in float32 1e30 overflows, in the reference not.
+NO_EXTREMES = {"batch_normalization_forward", "batch_normalization_backward", "adagrad_step", "rmsprop_step",
+               "adam_step", "gelu_forward", "gelu_backward"}
+
+# Kernels with another formula than the reference, where infinity - infinity or 0 * infinity comes up in one alone.
+# GELU's is the better one: test_vector_maths.py has its limits.
+NO_INFINITY = {"gelu_forward", "gelu_backward", "batch_normalization_backward", "adam_step"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nan_infinity_and_extremes_go_no_further_than_in_numpy(kernels, dtype, name):
+    make, shapes = CASES[name]
+    shape = (67,) if shapes is VECTORS else (9, 17)
+    draw = Draw(dtype, shape)
+    clean = make(draw)
+    usual = run(kernels, name, clean, 1)
+    values = SPECIAL[: 1 if name in NO_INFINITY else None] + EXTREME * (name not in NO_EXTREMES)
+    # 17 lies among whole vectors, 66 in what is left over; masked() keeps the latter only.
+    for planted in itertools.product(range(draw.count), (17, 66), values):
+        with np.errstate(all="ignore"):
+            call = make(Draw(dtype, shape, planted))
+        returned, outputs = run(kernels, name, call, 1)
+        what = f"{name} with (input, place, value) {planted}"
+        assert_right(call, returned, outputs, what)
+        for key, (expected, _) in call.expected.items():
+            untouched = expected == clean.expected[key][0]
+            assert np.array_equal(outputs[key][untouched], usual[1][key][untouched]), f"{what}: {key}"
+
+
+def test_a_thread_count_above_the_work_is_harmless(kernels, dtype):
+    call = CASES["relu_forward"][0](Draw(dtype, (1,)))
+    assert bits(*run(kernels, "relu_forward", call, 64)) == bits(*run(kernels, "relu_forward", call, 1))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("batch_normalization")])
+def test_an_empty_batch_is_no_work(kernels, dtype, name):
+    make, shapes = CASES[name]
+    call = make(Draw(dtype, (0,) if shapes is VECTORS else (0, 3)))
+    try:
+        returned, _ = run(kernels, name, call, 2)
+    except IndexError:
+        pytest.skip("a build with bounds checks refuses the address of an empty array's first element")
+    assert not returned
+
+
+def test_softmax_rows_are_finite_and_sum_to_one(kernels, dtype, rng):
+    largest = np.finfo(dtype).max
+    x = np.array([[1e4, -1e4, 0], [-1e4, -1e4, -1e4], [largest, -largest, largest], [0, 0, -np.inf]], dtype)
+    y = np.empty_like(x)
+    kernels.softmax_forward(x, y, 1)
+    expected = [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    assert_close(y, expected, rounding(dtype, 1, 1 / 3), "softmax")
+    x = rng.normal(0, 1e4, (50, 1000)).astype(dtype)
+    y = np.empty_like(x)
+    kernels.softmax_forward(x, y, 1)
+    assert_close(y.astype(float).sum(axis=1), np.ones(50), rounding(dtype, 1000, 1), "sums of rows")
+
+
+def test_the_loss_of_an_impossible_label_is_finite(kernels, dtype):
+    scores, y, losses = np.array([[1e4, -1e4]], dtype), np.empty((1, 2), dtype), np.empty(1)
+    total = kernels.softmax_cross_entropy_forward(scores, np.array([1]), y, losses, 1)
+    assert_close(total, -np.log(1e-7), rounding(DOUBLE, 3, 17), "loss")
+    total = kernels.sigmoid_cross_entropy_forward(scores, np.array([[0, 1]], dtype), y, losses, 1)
+    assert_close(total, 2e4, rounding(DOUBLE, 3, 2e4), "loss")
+
+
+# Looking through a user's input
+
+def places(size):
+    """First, last, and both sides of every chunk of 2048."""
+    return sorted({place for place in (0, 1, 2047, 2048, 2049, size // 2, size - 2, size - 1) if 0 <= place < size})
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 2047, 2048, 2049, 5000])
+def test_the_first_value_that_is_not_finite_is_found(kernels, dtype, size):
+    limits = np.finfo(dtype)
+    x = np.resize(np.array([limits.max, -limits.max, limits.smallest_subnormal, -0.0, 1], dtype), size)
+    assert kernels.first_not_finite(x) == -1
+    for place in places(size):
+        for value in SPECIAL:
+            bad = x.copy()
+            bad[place] = value
+            bad[place + 1 :: 3] = np.nan
+            assert kernels.first_not_finite(reference.embedded(bad, place % 4, np.nan)[0]) == place
+    assert kernels.first_not_finite(reference.embedded(x, 1, np.nan)[0]) == -1
+    assert kernels.first_not_finite(x[:0]) == -1
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 2049])
+def test_the_first_label_outside_the_classes_is_found(build, rng, size):
+    labels = rng.integers(0, 10, size)
+    labels[size // 2] = 9
+    assert build.first_outside(reference.embedded(labels, 1, reference.POISON)[0], 10) == -1
+    assert build.first_outside(labels[:0], 10) == -1
+    for place in places(size):
+        for value in (-1, 10, np.iinfo(np.int64).min, np.iinfo(np.int64).max, 2**32):
+            bad = labels.copy()
+            bad[place] = value
+            bad[place + 1 :: 3] = -7
+            assert build.first_outside(bad, 10) == place
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 2), (65, 10), (3, 2049)])
+def test_one_hot_rows_become_labels_and_the_first_other_row_is_found(kernels, dtype, rng, shape):
+    rows, classes = shape
+    labels = rng.integers(0, classes, rows)
+    labels[0], labels[-1] = 0, classes - 1
+    t = reference.one_hot(labels, classes).astype(dtype)
+    t[t == 0] = -0.0
+    first, outputs = reference.call(kernels.one_hot_to_labels, {"t": t}, {"labels": unwritten(rows, np.int64)}, {})
+    assert first == -1 and np.array_equal(outputs["labels"], labels)
+    for row in {0, rows // 2, rows - 1}:
+        for value in (0, 0.5, 2, -1, 1 - 2**-20, *SPECIAL):
+            bad = t.copy()
+            bad[row, labels[row]] = value
+            bad[row + 1 :] = 7
+            assert kernels.one_hot_to_labels(bad, np.empty(rows, np.int64)) == row
+        if classes > 1:
+            bad = t.copy()
+            bad[row, [0, classes - 1]] = 1
+            assert kernels.one_hot_to_labels(bad, np.empty(rows, np.int64)) == row
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (64, 2), (65, 10), (9, 2049)])
+def test_rows_are_counted_correct_where_numpys_argmax_is_the_label(kernels, dtype, rng, shape):
+    scores = rng.integers(-2, 3, shape).astype(dtype)   # so few values that most rows have ties
+    special = rng.random(shape)
+    scores[special < 0.02], scores[special > 0.96], scores[special > 0.98] = np.nan, np.inf, -np.inf
+    scores[-1] = -np.inf
+    labels = np.where(rng.random(shape[0]) < 0.7, scores.argmax(axis=1), rng.integers(0, shape[1], shape[0]))
+    correct, _ = reference.call(kernels.count_correct, {"scores": scores, "labels": labels}, {}, {})
+    assert correct == (scores.argmax(axis=1) == labels).sum()
+    for label in places(shape[1]):
+        for row in scores:
+            assert kernels.count_correct(row[None], np.array([label])) == (label == row.argmax())
+        largest = np.zeros((1, shape[1]), dtype)
+        for value in (np.nan, np.inf, 1e-30):
+            largest[0, label:] = value
+            assert kernels.count_correct(largest, np.array([label])) == 1
+
+
+# The numerical gradient
+
+LAYOUTS = {
+    "C": lambda array: array.copy(),
+    "Fortran": np.asfortranarray,
+    "strided": lambda array: np.repeat(array, 2, axis=1)[:, ::2],
+    "reversed": lambda array: np.flip(np.flip(array).copy()),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_central_difference_visits_every_element_in_c_order_and_restores_it(build, dtype, rng, layout):
+    x = LAYOUTS[layout](rng.integers(-9, 9, (3, 5)).astype(dtype))
+    before, seen = x.copy(), []
+
+    def f(given):
+        assert given is x
+        seen.append(given - before)
+        return 0.5 * (given * given * np.arange(15).reshape(3, 5)).sum(dtype=float)
+
+    _, outputs = reference.call(
+        build.central_difference, {}, {"gradient": unwritten(15, np.float64)}, {"f": f, "x": x, "h": 0.125}
+    )
+    # h and the values are short enough in binary for every step to be exact.
+    assert np.array_equal(outputs["gradient"], (before * np.arange(15).reshape(3, 5)).ravel())
+    assert np.array_equal(x, before)
+    steps = [sign * 0.125 * np.eye(15)[place].reshape(3, 5) for place in range(15) for sign in (1, -1)]
+    assert np.array_equal(seen, steps)
+
+
+def test_central_difference_agrees_with_the_reference(build, rng):
+    x, gradient = rng.normal(0, 1, (4, 3)), unwritten(12, np.float64)
+
+    def f(x):
+        return float((np.sin(x) * x).sum())
+
+    build.central_difference(f, x, gradient, 1e-4)
+    assert np.array_equal(gradient, reference.central_difference(f, x, 1e-4).ravel())
+    # Truncation: h**2 / 6 times the third derivative, which is below 3 + |x|; rounding: f's error divided by h.
+    exact = (np.cos(x) * x + np.sin(x)).ravel()
+    assert_close(gradient, exact, 1e-8 / 6 * 7 + rounding(DOUBLE, 14, 12 * 4) / 1e-4, "gradient")
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5, 6])
+def test_central_difference_restores_x_when_the_function_raises(build, dtype, calls):
+    x = np.array([1.1, 2.2, 3.3], dtype)
+    before, gradient, count = x.copy(), unwritten(3, np.float64), Counter()
+
+    def f(x):
+        count["calls"] += 1
+        if count["calls"] == calls:
+            raise KeyError("from f")
+        return 0.0
+
+    with pytest.raises(KeyError, match="from f"):
+        build.central_difference(f, x, gradient, 1e-4)
+    assert np.array_equal(x, before)
+    finished = (calls - 1) // 2
+    assert (gradient[:finished] == 0).all() and (gradient[finished:] == reference.POISON).all()
