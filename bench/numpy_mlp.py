@@ -58,6 +58,24 @@ class NumpyMLP:
             x = y
         return x
 
+    def _softmax(self, scores, t):
+        """Scores turned into probabilities in place; returns the sum of the losses and how many are right."""
+        rows, column = self.rows[: len(t)], self.column[: len(t)]
+        # The largest score is found once, by its place: it counts the right ones and is subtracted for the softmax.
+        best = np.argmax(scores, axis=1, out=self.best[: len(t)])
+        correct = np.count_nonzero(best == t)
+        column[:, 0] = scores[rows, best]
+        np.subtract(scores, column, out=scores)
+        np.exp(scores, out=scores)
+        np.add.reduce(scores, axis=1, keepdims=True, out=column)
+        np.divide(scores, column, out=scores)
+        return -np.log(scores[rows, t].astype(np.float64) + 1e-7).sum(), correct
+
+    def evaluate(self, x, t):
+        """Mean loss and accuracy for at most a batch of rows."""
+        loss, correct = self._softmax(self.predict(x), t)
+        return loss / len(x), correct / len(x)
+
     def _activate(self, y):
         if self.activation == "relu":
             np.maximum(y, 0, out=y)
@@ -75,20 +93,9 @@ class NumpyMLP:
     def step(self, x, t):
         """Train on one batch; returns the sum of the losses and how many were right, before the update."""
         scores = self.predict(x)
-        batch_size, rows = len(x), self.rows[: len(x)]
-        # The largest score is found once, by its place: it counts the right ones and is subtracted for the softmax.
-        best = np.argmax(scores, axis=1, out=self.best[:batch_size])
-        correct = np.count_nonzero(best == t)
-        column = self.column[:batch_size]
-        column[:, 0] = scores[rows, best]
-        np.subtract(scores, column, out=scores)
-        np.exp(scores, out=scores)
-        np.sum(scores, axis=1, keepdims=True, out=column)
-        np.divide(scores, column, out=scores)
-        of_label = scores[rows, t]
-        loss = -np.log(of_label.astype(np.float64) + 1e-7).sum()
-        scores[rows, t] = of_label - 1
-        np.divide(scores, batch_size, out=scores)
+        loss, correct = self._softmax(scores, t)
+        scores[self.rows[: len(x)], t] -= 1
+        np.divide(scores, len(x), out=scores)
         self._backward(x, scores)
         self._update()
         return loss, correct
@@ -97,7 +104,7 @@ class NumpyMLP:
         for place in reversed(range(len(self.W))):
             below = self.y[place - 1][: len(x)] if place else x
             np.matmul(below.T, dy, out=self.dW[place])
-            np.sum(dy, axis=0, out=self.db[place])
+            np.add.reduce(dy, axis=0, out=self.db[place])
             if place:
                 d_below = self.dy[place - 1][: len(x)]
                 np.matmul(dy, self.W[place].T, out=d_below)

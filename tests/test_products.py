@@ -268,3 +268,24 @@ def test_the_workspace_suffices_wherever_it_starts(build, kernels, dtype, column
         assert_right({"y": y}, expected, tolerances, f"workspace at {offset}")
         workspace[...] = POISON
         assert (memory == POISON).all()
+
+
+@pytest.mark.parametrize("name", ["affine_forward", "affine_backward_parameters"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 17, 9), (100, 784, 50), (65, 513, 200)])
+def test_an_input_of_the_other_dtype_gives_the_bits_of_a_converted_one(kernels, dtype, rng, name, shape):
+    rows, inputs, outputs = shape
+    other = np.dtype({"float32": "float64", "float64": "float32"}[dtype.name])
+    x = rng.standard_normal((rows, inputs)).astype(other)
+    w, b, dy = (rng.standard_normal(size).astype(dtype) for size in ((inputs, outputs), outputs, (rows, outputs)))
+    results = []
+    for given, kernel in ((x.astype(dtype), name), (x, f"{name}_converting")):
+        if name == "affine_forward":
+            found = [unwritten((rows, outputs), dtype)]
+            arguments = (given, w, b, *found, scratch(inputs, outputs, dtype))
+        else:
+            found = [unwritten((inputs, outputs), dtype), unwritten(outputs, dtype)]
+            arguments = (given, dy, *found, scratch(rows, outputs, dtype))
+        for num_threads in (1, 3):
+            getattr(kernels, kernel)(*arguments, num_threads)
+            results.append([array.tobytes() for array in found])
+    assert all(result == results[0] for result in results)

@@ -1,6 +1,7 @@
 """Signatures of the kernels, which `_core.pyx` documents. Every build (`_core_v3`, `_core_v4`) has the same.
 
-A fused kernel is indexed by "float" or "double" first; `_kernels.py` does that once.
+A fused kernel is indexed by "float" or "double" first, those that convert x by two of them; `_kernels.py` does that
+once.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ PANEL_PADDING: int
 
 def cpu_level() -> int: ...
 
-# Products: x (B, I), w (I, O), b (O,), y and dy (B, O)
+# Products: x (B, I) of either dtype, w (I, O), b (O,), y and dy (B, O)
 def affine_forward(x: Floats, w: Floats, b: Floats, y: Floats, workspace: Floats, num_threads: int) -> None: ...
 def affine_backward_input(dy: Floats, w: Floats, dx: Floats, workspace: Floats, num_threads: int) -> None: ...
 def affine_backward_parameters(

@@ -36,6 +36,11 @@ cdef extern from "_compiler.h" nogil:
         WIDEST "NNFAST_WIDEST"
         WIDEST_COLUMNS "NNFAST_WIDEST * NNFAST_FLOAT_LANES"
 
+# The dtype of an input that a kernel converts in passing, where it may differ from that of its parameters.
+ctypedef fused given:
+    float
+    double
+
 # A chunk of a flattened array: the unit in which element-wise work is handed to threads. 2048 elements are some
 # 0.2 microseconds of ReLU, far more than handing them out costs, and 16 KiB of float64 stay in the L1 cache.
 cdef enum:

@@ -209,17 +209,28 @@ def first_outside(const int64_t[::1] labels, int64_t classes):
     return -1
 
 
+cdef bint _chunk_is_finite(const floating* x, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Whether a chunk holds neither NaN nor infinity: finite * 0 is 0, anything else NaN, which stays in a sum."""
+    cdef floating sums[32]      # side by side, so that they are vectors: one sum took ten times as long
+    cdef Py_ssize_t i, j
+    for j in range(32):
+        sums[j] = 0
+    for i in range(first, last - 31, 32):
+        for j in range(32):
+            sums[j] += x[i + j] * 0
+    for i in range(last - (last - first) % 32, last):
+        sums[0] += x[i] * 0
+    for j in range(1, 32):
+        sums[0] += sums[j]
+    return sums[0] == 0
+
+
 def first_not_finite(const floating[::1] x):
     """The place of the first NaN or infinity in x (N,), or -1."""
-    cdef Py_ssize_t chunk, i, first, last, n = x.shape[0]
-    cdef floating total
+    cdef Py_ssize_t chunk, i, n = x.shape[0]
     for chunk in range(_chunks(n)):
-        first, last = chunk * CHUNK, _chunk_end(chunk, n)
-        total = 0
-        for i in range(first, last):    # finite * 0 is 0, anything else NaN: one sum for a chunk
-            total += x[i] * 0
-        if total != 0:
-            for i in range(first, last):
+        if not _chunk_is_finite(&x[0], chunk * CHUNK, _chunk_end(chunk, n)):
+            for i in range(chunk * CHUNK, _chunk_end(chunk, n)):
                 if x[i] - x[i] != 0:
                     return i
     return -1

@@ -5,7 +5,6 @@
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 
@@ -54,12 +53,22 @@ def _choose() -> ModuleType:
 
 
 def specialised(build: ModuleType, dtype: np.dtype) -> SimpleNamespace:
-    """The kernels of one build for one dtype, chosen here once: a call then costs no search by argument types."""
-    ctype = {"float32": "float", "float64": "double"}[dtype.name]
+    """The kernels of one build for one dtype, chosen here once: a call then costs no search by argument types.
+
+    A kernel that converts an input in passing is there twice: by its name for an input of this dtype, and as
+    `<name>_converting` for one of the other.
+    """
+    ctype, other = ("float", "double") if dtype == np.float32 else ("double", "float")
     found = SimpleNamespace()
     for name, kernel in vars(build).items():
-        if callable(kernel) and not name.startswith("_"):
-            setattr(found, name, kernel[ctype] if hasattr(kernel, "__signatures__") else kernel)
+        if not callable(kernel) or name.startswith("_"):
+            continue
+        signatures = getattr(kernel, "__signatures__", {})
+        if f"{ctype}|{ctype}" in signatures:
+            setattr(found, name, kernel[ctype, ctype])
+            setattr(found, f"{name}_converting", kernel[other, ctype])
+        else:
+            setattr(found, name, kernel[ctype] if signatures else kernel)
     return found
 
 
@@ -80,24 +89,3 @@ _BY_DTYPE = {dtype: specialised(_build, dtype) for dtype in (np.dtype(np.float32
 def kernels(dtype: np.dtype) -> SimpleNamespace:
     """The kernels for float32 or float64."""
     return _BY_DTYPE[dtype]
-
-
-_scratch = threading.local()
-
-
-def scratch(name: str, size: int, dtype: np.dtype) -> np.ndarray:
-    """Memory (size,) for the length of one kernel's call, this thread's own, kept for the next call.
-
-    Fresh memory costs a page fault for every 4 KiB: 60 of the 190 microseconds of a 100 x 784 x 50 product in float64.
-    """
-    key = name + dtype.char
-    buffer: np.ndarray | None = getattr(_scratch, key, None)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, dtype)
-        setattr(_scratch, key, buffer)
-    return buffer[:size]
-
-
-def product_workspace(depth: int, columns: int, dtype: np.dtype) -> np.ndarray:
-    """Scratch memory for a product whose second operand is (depth, columns)."""
-    return scratch("panels", depth * (columns + PANEL_PADDING) + PANEL_PADDING, dtype)

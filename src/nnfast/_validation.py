@@ -79,11 +79,10 @@ def numbers(name: str, x: ArrayLike) -> np.ndarray:
     return array
 
 
-def floats(name: str, x: ArrayLike, dtype: np.dtype | None = None, out: np.ndarray | None = None) -> np.ndarray:
+def floats(name: str, x: ArrayLike, dtype: np.dtype | None = None) -> np.ndarray:
     """A C-contiguous, aligned array in this machine's byte order.
 
-    Of `dtype`; without one float32 for float32 and float16, and float64 for everything else. A copy is written into
-    `out` if that has the right shape and dtype.
+    Of `dtype`; without one float32 for float32 and float16, and float64 for everything else.
     """
     wanted = _FLOATS if dtype is None else (dtype,)
     if type(x) is np.ndarray and x.dtype in wanted and x.flags.c_contiguous and x.flags.aligned:
@@ -91,17 +90,12 @@ def floats(name: str, x: ArrayLike, dtype: np.dtype | None = None, out: np.ndarr
     array = numbers(name, x)
     if dtype is None:
         dtype = _FLOATS[0] if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOATS[1]
-    if out is not None and out.shape == array.shape and out.dtype == dtype:
-        np.copyto(out, array, casting="same_kind" if array.dtype.kind == "f" else "unsafe")
-        return out
     return np.require(array, dtype, ["C", "A"])
 
 
-def rows(
-    name: str, x: ArrayLike, dtype: np.dtype, columns: int | None, taker: str, out: np.ndarray | None = None
-) -> np.ndarray:
+def rows(name: str, x: ArrayLike, dtype: np.dtype, columns: int | None, taker: str) -> np.ndarray:
     """`floats` of shape (B, columns)."""
-    return floats(name, row_shaped(name, numbers(name, x), columns, taker), dtype, out)
+    return floats(name, row_shaped(name, numbers(name, x), columns, taker), dtype)
 
 
 def row_shaped(name: str, array: np.ndarray, columns: int | None, taker: str) -> np.ndarray:
@@ -375,25 +369,26 @@ def needs_forward(state: object, layer: object) -> None:
 
 def updatable(key: str, value: Any) -> tuple[np.ndarray, bool]:
     """A parameter, flat and contiguous, and whether that is its own memory: else the values must be put back."""
-    name = f"params[{key!r}]"
     if isinstance(value, np.ndarray):
-        if not value.flags.writeable:
-            raise ValueError(f"{name} is read-only, but is updated in place: pass a copy")
-        if value.dtype in _FLOATS and value.flags.c_contiguous and value.flags.aligned:
+        flags = value.flags
+        if not flags.writeable:
+            raise ValueError(f"params[{key!r}] is read-only, but is updated in place: pass a copy")
+        if value.dtype in _FLOATS and flags.c_contiguous and flags.aligned:
             return value if value.ndim == 1 else value.reshape(-1), True
-        dtype = parameter(name, value, value.ndim).dtype.newbyteorder("=")
+        dtype = parameter(f"params[{key!r}]", value, value.ndim).dtype.newbyteorder("=")
         return np.array(value, dtype, order="C").reshape(-1), False
     if isinstance(value, (int, float, np.floating, np.integer)):
         return np.array([value], np.float64), False
-    raise TypeError(f"{name} is a {type(value).__name__}, but must be an array of float32 or float64")
+    raise TypeError(f"params[{key!r}] is a {type(value).__name__}, but must be an array of float32 or float64")
 
 
 def gradient_of(key: str, gradient: ArrayLike, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """The gradient of a parameter of a known shape, flat."""
-    array = floats(f"grads[{key!r}]", gradient, dtype)
-    # np.require, behind floats, makes one axis of none.
-    if array.shape != shape and not (shape == () and np.shape(gradient) == ()):
-        raise ValueError(f"grads[{key!r}] has shape {array.shape}, but params[{key!r}] has shape {shape}")
+    if np.shape(gradient) != shape:
+        raise ValueError(f"grads[{key!r}] has shape {np.shape(gradient)}, but params[{key!r}] has shape {shape}")
+    # The name is put together only where a message may need it: this runs for each parameter in every step.
+    is_ready = type(gradient) is np.ndarray and gradient.dtype == dtype and gradient.flags.carray
+    array = gradient if is_ready else floats(f"grads[{key!r}]", gradient, dtype)
     return array if array.ndim == 1 else array.reshape(-1)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from nnfast import _threads, _validation
 from nnfast._kernels import kernels
+from nnfast._memory import Recycler
 
 __all__ = ["Gelu", "Identity", "LeakyRelu", "Relu", "Sigmoid", "Tanh"]
 
@@ -29,6 +30,7 @@ class _Activation:
     def __init__(self) -> None:
         self._kept: np.ndarray | None = None
         self._dtype: np.dtype | None = None
+        self._outputs, self._gradients = Recycler(), Recycler()
 
     def _settings(self) -> tuple[float, ...]:
         """Arguments of the kernel between the arrays and the threads."""
@@ -40,7 +42,8 @@ class _Activation:
 
     def infer(self, x: ArrayLike) -> np.ndarray:
         """The output for `x`, leaving no trace in the layer: safe from many threads at once."""
-        return self._forward(_validation.floats("x", x))
+        array = _validation.floats("x", x)
+        return self._forward(array, np.empty_like(array))
 
     def forward(self, x: ArrayLike) -> np.ndarray:
         """The output for `x`; keeps what `backward` needs.
@@ -61,13 +64,14 @@ class _Activation:
             If `x` does not hold real numbers.
         """
         array = _validation.floats("x", x)
-        y = self._forward(array)
+        if self._keeps_output:
+            self._kept = None       # free, unless somebody else holds it
+        y = self._forward(array, self._outputs.empty(array.shape, array.dtype))
         self._dtype = array.dtype
         self._keep(array, y)
         return y
 
-    def _forward(self, x: np.ndarray) -> np.ndarray:
-        y = np.empty_like(x)
+    def _forward(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         kernel = getattr(kernels(x.dtype), self._kernel + "_forward")
         kernel(x.reshape(-1), y.reshape(-1), *self._settings(), _threads.for_elements(x.size * self._cost))
         return y
@@ -96,7 +100,7 @@ class _Activation:
         dtype: Any = self._dtype
         _validation.needs_forward(kept, self)
         gradient = _validation.like("dout", dout, kept.shape, dtype, "the output")
-        dx = np.empty_like(gradient)
+        dx = self._gradients.empty(gradient.shape, dtype)
         kernel = getattr(kernels(dtype), self._kernel + "_backward")
         threads = _threads.for_elements(kept.size * self._cost)
         kernel(kept.reshape(-1), gradient.reshape(-1), dx.reshape(-1), *self._settings(), threads)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from nnfast import _threads, _validation
 from nnfast._kernels import kernels
+from nnfast._memory import Recycler
 
 __all__ = ["IdentityWithLoss", "SigmoidWithLoss", "SoftmaxWithLoss"]
 
@@ -26,6 +27,7 @@ class _OutputLayer:
         self.y: np.ndarray | None = None
         self.t: ArrayLike | None = None
         self._targets: np.ndarray | None = None
+        self._outputs, self._gradients = Recycler(), Recycler()
 
     def prepare(self, t: ArrayLike, batch_size: int, outputs: int, dtype: np.dtype) -> np.ndarray:
         """Targets checked and converted once, as `forward_prepared` takes them."""
@@ -78,6 +80,7 @@ class _OutputLayer:
     def forward_prepared(self, x: np.ndarray, targets: np.ndarray) -> float:
         """`forward` for targets that `prepare` returned, which are not shown as `t`: nobody may change them."""
         self.t, self._targets = None, targets
+        self.y = None   # free, unless somebody else holds it
         self.y, total = self._losses(x, targets)
         self.loss = total / x.shape[0]
         return self.loss
@@ -136,13 +139,13 @@ class SoftmaxWithLoss(_OutputLayer):
         return _validation.labels(t, batch_size, outputs)
 
     def _losses(self, x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
-        y = np.empty_like(x)
+        y = self._outputs.empty(x.shape, x.dtype)
         threads = _threads.for_elements(4 * x.size)
         total = kernels(x.dtype).softmax_cross_entropy_forward(x, targets, y, np.empty(x.shape[0]), threads)
         return y, total
 
     def _gradient(self, y: np.ndarray, targets: np.ndarray, dout: float) -> np.ndarray:
-        dx = np.empty_like(y)
+        dx = self._gradients.empty(y.shape, y.dtype)
         kernels(y.dtype).softmax_cross_entropy_backward(y, targets, dx, dout, _threads.for_elements(y.size))
         return dx
 
@@ -182,13 +185,13 @@ class SigmoidWithLoss(_OutputLayer):
         return _validation.probabilities(t, batch_size, outputs, dtype)
 
     def _losses(self, x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
-        y = np.empty_like(x)
+        y = self._outputs.empty(x.shape, x.dtype)
         threads = _threads.for_elements(16 * x.size)
         total = kernels(x.dtype).sigmoid_cross_entropy_forward(x, targets, y, np.empty(x.shape[0]), threads)
         return y, total
 
     def _gradient(self, y: np.ndarray, targets: np.ndarray, dout: float) -> np.ndarray:
-        return _difference(y, targets, dout)
+        return _difference(y, targets, dout, self._gradients)
 
     def count_correct(self, x: np.ndarray, targets: np.ndarray) -> int:
         """Rows with every output on the right side of one half."""
@@ -231,12 +234,12 @@ class IdentityWithLoss(_OutputLayer):
         return x, total
 
     def _gradient(self, y: np.ndarray, targets: np.ndarray, dout: float) -> np.ndarray:
-        return _difference(y, targets, dout)
+        return _difference(y, targets, dout, self._gradients)
 
 
-def _difference(y: np.ndarray, targets: np.ndarray, dout: float) -> np.ndarray:
+def _difference(y: np.ndarray, targets: np.ndarray, dout: float, memory: Recycler) -> np.ndarray:
     """(y - t) / B * dout."""
-    dx = np.empty_like(y)
+    dx = memory.empty(y.shape, y.dtype)
     threads = _threads.for_elements(y.size)
     kernels(y.dtype).difference_backward(
         y.reshape(-1), targets.reshape(-1), dx.reshape(-1), float(y.shape[0]), dout, threads

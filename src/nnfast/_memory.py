@@ -1,0 +1,68 @@
+"""Memory that is used again: fresh memory costs a page fault for every 4 KiB, often more than the arithmetic on it."""
+
+import math
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+
+from nnfast._kernels import PANEL_PADDING
+
+_scratch = threading.local()
+
+
+def scratch(name: str, size: int, dtype: np.dtype) -> np.ndarray:
+    """Memory (size,) for the length of one kernel's call, this thread's own, kept for the next call.
+
+    In fresh memory 60 of the 190 microseconds of a 100 x 784 x 50 product in float64 were page faults.
+    """
+    key = name + dtype.char
+    buffer: np.ndarray | None = getattr(_scratch, key, None)
+    if buffer is None or buffer.size < size:
+        buffer = np.empty(size, dtype)
+        setattr(_scratch, key, buffer)
+    return buffer[:size]
+
+
+def product_workspace(depth: int, columns: int, dtype: np.dtype) -> np.ndarray:
+    """Scratch memory for a product whose second operand is (depth, columns)."""
+    return scratch("panels", depth * (columns + PANEL_PADDING) + PANEL_PADDING, dtype)
+
+
+class Recycler:
+    """Hands out arrays, and hands them out again once nobody else holds them or a view of them.
+
+    A layer's results are new arrays, as in the book, for as long as anybody looks at them. Training drops them step
+    by step, and then the next step gets the same memory: malloc would give it back to the system and fault it in
+    again. Two arrays are kept, since a script's `grad` holds the last gradient while the next one is computed.
+    """
+
+    _KEPT = 2
+    _SMALL = 1 << 16
+    """Bytes below which malloc keeps the memory itself."""
+
+    def __init__(self) -> None:
+        self._arrays: list[np.ndarray] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array with whatever values, like `numpy.empty`."""
+        if math.prod(shape) * dtype.itemsize < self._SMALL:
+            return np.empty(shape, dtype)
+        arrays = self._arrays
+        for place in range(len(arrays)):
+            if sys.getrefcount(arrays[place]) == _NOBODY_ELSE:
+                array = arrays[place]
+                if array.shape == shape and array.dtype == dtype:
+                    return array
+        array = np.empty(shape, dtype)
+        arrays.insert(0, array)
+        del arrays[self._KEPT:]
+        return array
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recycler, ()     # a copy of a layer begins without memory
+
+
+_probe = [np.empty(0)]
+_NOBODY_ELSE = sys.getrefcount(_probe[0])   # asked for as in `empty`: what it counts differs between Pythons
