@@ -11,7 +11,6 @@ import numpy as np
 import timing
 from numpy_mlp import NumpyMLP
 
-WIDTHS = (64, 50, 10)
 ROUNDS = 9
 
 
@@ -21,10 +20,9 @@ def _start():
     from nnfast import __main__ as command_line
 
     network = command_line.build_network(
-        WIDTHS, command_line.ACTIVATION, seed=command_line.SEED, dtype=command_line.DTYPE
+        [64, *command_line.HIDDEN_WIDTHS, 10], command_line.ACTIVATION, seed=command_line.SEED, dtype=command_line.DTYPE
     )
     (x_train, t_train), (x_test, t_test) = nnfast.load_digits()
-    assert command_line.HIDDEN_WIDTHS == WIDTHS[1:-1]
     settings = {
         "epochs": command_line.EPOCHS["digits"], "batch_size": command_line.BATCH_SIZE,
         "lr": command_line.LEARNING_RATE,

@@ -267,5 +267,10 @@ def cases() -> list[timing.Case]:
     ]
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; 1 if results disagree."""
+    return timing.run("bench_layers", "Layers and optimisers, nnfast against NumPy", "a call", cases(), argv)
+
+
 if __name__ == "__main__":
-    sys.exit(timing.run("bench_layers", "Layers and optimisers, nnfast against NumPy", "a call", cases()))
+    sys.exit(main())

@@ -98,5 +98,10 @@ def cases() -> list[timing.Case]:
     return found
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; 1 if results disagree."""
+    return timing.run("bench_training", "Training, nnfast against NumPy", "a step", cases(), argv)
+
+
 if __name__ == "__main__":
-    sys.exit(timing.run("bench_training", "Training, nnfast against NumPy", "a step", cases()))
+    sys.exit(main())

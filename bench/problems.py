@@ -26,7 +26,7 @@ class Training:
 
     @property
     def lr(self) -> float:
-        return {"sgd": 0.05, "adam": 0.001}[self.optimizer]
+        return {"sgd": 0.01, "adam": 0.001}[self.optimizer]
 
     def weights(self) -> list[np.ndarray]:
         """W1, b1, W2, b2, ... for a network to begin with."""

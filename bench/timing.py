@@ -102,7 +102,10 @@ class _Process:
         self.process = context.Process(target=_serve, args=(theirs, contestant), daemon=True)
         self.process.start()
         theirs.close()
-        self.first_result = self.connection.recv()
+        try:
+            self.first_result = self.connection.recv()
+        except EOFError:
+            raise RuntimeError(f"{contestant.make.__name__} ended early: its own message stands above") from None
         self.repetitions = 1
         self.repetitions = max(1, round(SECONDS / min(self.seconds() * self.units for _ in range(3))))
 
@@ -135,10 +138,14 @@ def measure(case: Case, threads: int, rounds: int) -> Row:
 
 
 def _difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
-    """Largest difference of two lists of arrays, relative to the largest value of each array; NaN if shapes differ."""
+    """Largest difference of two lists of arrays, relative to the largest value of each array.
+
+    NaN if shapes differ or NaN is among the values.
+    """
     if [array.shape for array in expected] != [array.shape for array in found]:
         return float("nan")
-    return max(float(np.abs(a - b).max() / (np.abs(a).max() or 1)) for a, b in zip(expected, found, strict=True))
+    # NumPy's max, because Python's loses a NaN.
+    return float(np.max([np.abs(a - b).max() / (np.abs(a).max() or 1) for a, b in zip(expected, found, strict=True)]))
 
 
 def all_threads() -> int:

@@ -278,13 +278,13 @@ def test_an_input_of_the_other_dtype_gives_the_bits_of_a_converted_one(kernels, 
     x = rng.standard_normal((rows, inputs)).astype(other)
     w, b, dy = (rng.standard_normal(size).astype(dtype) for size in ((inputs, outputs), outputs, (rows, outputs)))
     results = []
-    for given, kernel in ((x.astype(dtype), name), (x, f"{name}_converting")):
+    for x_given, kernel in ((x.astype(dtype), name), (x, f"{name}_converting")):
         if name == "affine_forward":
             found = [unwritten((rows, outputs), dtype)]
-            arguments = (given, w, b, *found, scratch(inputs, outputs, dtype))
+            arguments = (x_given, w, b, *found, scratch(inputs, outputs, dtype))
         else:
             found = [unwritten((inputs, outputs), dtype), unwritten(outputs, dtype)]
-            arguments = (given, dy, *found, scratch(rows, outputs, dtype))
+            arguments = (x_given, dy, *found, scratch(rows, outputs, dtype))
         for num_threads in (1, 3):
             getattr(kernels, kernel)(*arguments, num_threads)
             results.append([array.tobytes() for array in found])

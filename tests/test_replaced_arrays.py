@@ -79,8 +79,8 @@ def test_a_dropout_mask_of_integers_counts_as_true_and_false():
 
 @pytest.mark.parametrize(("parameter", "error", "sentence"), [
     ([1.0, 2.0], TypeError, "params['W'] is a list, but must be an array of float32 or float64"),
-    (np.array(3), TypeError, "params['W'] is an array of int64, but must be float32 or float64: "
-                             "pass params['W'].astype(np.float64)"),
+    (np.array(3), TypeError, ("params['W'] is an array of int64, but must be float32 or float64: "
+                             "pass params['W'].astype(np.float64)")),
     (np.broadcast_to(np.ones(1), 2), ValueError, "params['W'] is read-only, but is updated in place: pass a copy"),
 ])
 def test_a_parameter_that_cannot_be_updated_is_refused_before_any_is_changed(parameter, error, sentence):

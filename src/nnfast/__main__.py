@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 import nnfast
 from nnfast import _pictures, _validation
-from nnfast._download import _put_in_place, explained
+from nnfast._files import explained, put_in_place
 from nnfast.layers import Affine
 from nnfast.network import ACTIVATIONS, Network
 from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
@@ -213,7 +213,7 @@ def _save(network: Network, path: Path) -> None:
     arrays: dict[str, Any] = network.params
     contents = io.BytesIO()
     np.savez(contents, **arrays)
-    _put_in_place(path, contents.getvalue())
+    put_in_place(path, contents.getvalue())
 
 
 # The arguments

@@ -7,11 +7,12 @@ import contextlib
 import gzip
 import hashlib
 import os
-import secrets
 import stat
 import sys
 import zlib
 from pathlib import Path
+
+from nnfast._files import explained, put_in_place, reason
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -57,7 +58,7 @@ def find_mnist(data_dir: Path | None, download: bool) -> list[Path]:
         except OSError as error:
             if data_dir is not None:
                 raise explained(error, f"data_dir is {data_dir}, which cannot be searched") from error
-            searched.append(f"{folder} ({_reason(error)})")
+            searched.append(f"{folder} ({reason(error)})")
             continue
         lacking = [stem for stem in PUBLISHED if stem not in found]
         if not lacking:
@@ -69,15 +70,6 @@ def find_mnist(data_dir: Path | None, download: bool) -> list[Path]:
             "or pass download=True to fetch them (on the command line: --download)"
         )
     return _fetch_into(data_dir or _cache_folder())
-
-
-def explained(error: OSError, sentence: str) -> OSError:
-    """The same kind of error, in one sentence that ends with the system's reason."""
-    return type(error)(f"{sentence}: {_reason(error)}")
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def _require_folder(data_dir: Path, may_be_missing: bool) -> None:
@@ -150,7 +142,7 @@ def _fetch_into(folder: Path | None) -> list[Path]:
     for stem, (size, md5) in PUBLISHED.items():
         if stem not in found:
             found[stem] = folder / f"{stem}.gz"
-            _put_in_place(found[stem], _fetch(f"{stem}.gz", size, md5))
+            put_in_place(found[stem], _fetch(f"{stem}.gz", size, md5))
     return [found[stem] for stem in PUBLISHED]
 
 
@@ -203,19 +195,3 @@ def _unpacked(body: bytes, size: int) -> bytes:
     if not unpacker.eof or unpacker.unused_data:
         raise ValueError("sent a gzip file that is cut or too long")
     return contents
-
-
-def _put_in_place(path: Path, contents: bytes) -> None:
-    """Write the file under another name in the same folder, then rename it: no reader ever sees half of it."""
-    # Not tempfile, whose files only their owner may read: a data folder may be shared.
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        with unfinished.open("xb") as file:
-            file.write(contents)
-        unfinished.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise explained(error, f"{path} cannot be written") from error
-        raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnfast._download import _put_in_place
+from nnfast._files import put_in_place
 from nnfast.trainer import History
 
 if TYPE_CHECKING:
@@ -134,5 +134,5 @@ def _figure(width: float, height: float) -> "Figure":
 def _save(figure: "Figure", path: Path) -> Path:
     contents = io.BytesIO()
     figure.savefig(contents, format="png", dpi=150)
-    _put_in_place(path, contents.getvalue())
+    put_in_place(path, contents.getvalue())
     return path

@@ -387,8 +387,10 @@ def gradient_of(key: str, gradient: ArrayLike, shape: tuple[int, ...], dtype: np
     if np.shape(gradient) != shape:
         raise ValueError(f"grads[{key!r}] has shape {np.shape(gradient)}, but params[{key!r}] has shape {shape}")
     # The name is put together only where a message may need it: this runs for each parameter in every step.
-    is_ready = type(gradient) is np.ndarray and gradient.dtype == dtype and gradient.flags.carray
-    array = gradient if is_ready else floats(f"grads[{key!r}]", gradient, dtype)
+    if type(gradient) is np.ndarray and gradient.dtype == dtype and gradient.flags.carray:
+        array = gradient
+    else:
+        array = floats(f"grads[{key!r}]", gradient, dtype)
     return array if array.ndim == 1 else array.reshape(-1)
 
 

@@ -22,7 +22,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _download
+from nnfast import _download
+from nnfast._files import explained
 
 __all__ = ["DatasetError", "load_digits", "load_mnist", "read_idx"]
 
@@ -344,7 +345,7 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist, but an IDX file was expected") from error
     except OSError as error:
-        raise _download.explained(error, f"{path} cannot be read") from error
+        raise explained(error, f"{path} cannot be read") from error
     with file:
         yield file
 
