@@ -9,16 +9,55 @@ cdef double _sum(const double* x, Py_ssize_t n) noexcept nogil:
     return total
 
 
+# Reductions over a row run side by side in LANES parts, so that they are vectors: one after the other, each addition
+# waits for the last (2.1 instead of 1.2 ms for both passes over 1000 x 1000 float32 scores).
+cdef enum:
+    LANES = 32
+
+
+cdef floating _largest(const floating* x, Py_ssize_t n) noexcept nogil:
+    """The largest of x (n,), NaN left out but for x[0]."""
+    cdef floating parts[LANES]
+    cdef Py_ssize_t i, j
+    parts[0] = x[0]
+    if n >= LANES:
+        for j in range(LANES):
+            parts[j] = x[0]
+        for i in range(n // LANES):
+            for j in range(LANES):
+                parts[j] = x[i * LANES + j] if x[i * LANES + j] > parts[j] else parts[j]
+        for j in range(1, LANES):
+            parts[0] = parts[j] if parts[j] > parts[0] else parts[0]
+    for i in range(n // LANES * LANES, n):
+        parts[0] = x[i] if x[i] > parts[0] else parts[0]
+    return parts[0]
+
+
+cdef floating _total(const floating* x, Py_ssize_t n) noexcept nogil:
+    """The sum of x (n,)."""
+    cdef floating parts[LANES]
+    cdef Py_ssize_t i, j
+    parts[0] = 0
+    if n >= LANES:
+        for j in range(LANES):
+            parts[j] = 0
+        for i in range(n // LANES):
+            for j in range(LANES):
+                parts[j] += x[i * LANES + j]
+        for j in range(1, LANES):
+            parts[0] += parts[j]
+    for i in range(n // LANES * LANES, n):
+        parts[0] += x[i]
+    return parts[0]
+
+
 cdef void _softmax_row(const floating* x, floating* y, Py_ssize_t classes) noexcept nogil:
     """The largest value is subtracted first: it changes nothing but the range."""
     cdef Py_ssize_t j
-    cdef floating largest = x[0], total = 0
-    for j in range(1, classes):
-        largest = x[j] if x[j] > largest else largest
+    cdef floating largest = _largest(x, classes), total
     for j in range(classes):
         y[j] = _exp(x[j] - largest)
-    for j in range(classes):
-        total += y[j]
+    total = _total(y, classes)
     for j in range(classes):
         y[j] = y[j] / total
 
@@ -211,16 +250,16 @@ def first_outside(const int64_t[::1] labels, int64_t classes):
 
 cdef bint _chunk_is_finite(const floating* x, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Whether a chunk holds neither NaN nor infinity: finite * 0 is 0, anything else NaN, which stays in a sum."""
-    cdef floating sums[32]      # side by side, so that they are vectors: one sum took ten times as long
+    cdef floating sums[LANES]
     cdef Py_ssize_t i, j
-    for j in range(32):
+    for j in range(LANES):
         sums[j] = 0
-    for i in range(first, last - 31, 32):
-        for j in range(32):
-            sums[j] += x[i + j] * 0
-    for i in range(last - (last - first) % 32, last):
+    for i in range((last - first) // LANES):
+        for j in range(LANES):
+            sums[j] += x[first + i * LANES + j] * 0
+    for i in range(first + (last - first) // LANES * LANES, last):
         sums[0] += x[i] * 0
-    for j in range(1, 32):
+    for j in range(1, LANES):
         sums[0] += sums[j]
     return sums[0] == 0
 
