@@ -79,11 +79,11 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     numpy_ms, nnfast_ms = (statistics.median(times) / 1e3 for times in (row.peer, row.nnfast))
-    print(f"  NumPy {numpy_ms:.1f} ms, nnfast {nnfast_ms:.1f} ms: nnfast is {row.ratio:.2f} times as fast "
-          f"(medians of {ROUNDS} runs in turn, {row.threads} threads)")
+    print(f"  NumPy {numpy_ms:.1f} ms, nnfast {nnfast_ms:.1f} ms, ratio {row.ratio:.2f} (above 1: nnfast is faster; "
+          f"medians of {ROUNDS} runs in turn, {row.threads} threads)")
     print(f"  weights, losses and accuracies agree (largest relative difference {row.difference:.0e})")
     about = timing.facts("python bench/bench_demo.py")
-    print("  " + ", ".join(f"{about[key]}" for key in ("CPU", "NumPy")))
+    print(f"  {about['CPU']}; nnfast {about['nnfast']}; NumPy {about['NumPy']}")
     return 0
 
 
