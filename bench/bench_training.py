@@ -6,7 +6,7 @@ import numpy as np
 import timing
 from book_two_layer_net import TwoLayerNet, numpy_layers, train
 from numpy_mlp import NumpyMLP
-from problems import BOOK, SEED, TRAINING, Training
+from problems import BOOK, SEED, TRAINING, Training, images
 
 EPOCHS = 2      # in one piece of work: what `fit` does once, it does for at least two epochs
 
@@ -42,14 +42,16 @@ def nnfast_training(problem: Training):
     return work
 
 
-def book_data(problem: Training):
-    """Like `load_mnist(normalize=True, one_hot_label=True)`: float32 between 0 and 1, and one-hot rows."""
+def book_data(problem: Training, on_images: bool):
+    """Images, or inputs without zeros, as `load_mnist(one_hot_label=True)` gives them: float32 in 0..1, one-hot rows."""
+    if on_images:
+        return images()[:2]
     x, t = problem.data()
-    return np.clip(x, 0, 1).astype(np.float32), np.eye(problem.sizes[-1], dtype=np.uint8)[t]
+    return np.clip(abs(x), 0.01, 1, dtype=np.float32), np.eye(problem.sizes[-1])[t]
 
 
-def _book_loop(problem: Training, network):
-    x, t = book_data(problem)
+def _book_loop(problem: Training, on_images: bool, network):
+    x, t = book_data(problem, on_images)
     generator = np.random.default_rng(SEED)
 
     def work():
@@ -60,35 +62,38 @@ def _book_loop(problem: Training, network):
     return work
 
 
-def book_training_numpy(problem: Training):
-    return _book_loop(problem, TwoLayerNet(numpy_layers(), *problem.weights()))
+def book_training_numpy(problem: Training, on_images: bool):
+    return _book_loop(problem, on_images, TwoLayerNet(numpy_layers(), *problem.weights()))
 
 
-def book_training_own_class(problem: Training):
+def book_training_own_class(problem: Training, on_images: bool):
     """The script's own class on the layers of nnfast: only the imports are changed."""
     from nnfast import layers
 
-    return _book_loop(problem, TwoLayerNet(layers, *problem.weights()))
+    return _book_loop(problem, on_images, TwoLayerNet(layers, *problem.weights()))
 
 
-def book_training_two_layer_net(problem: Training):
+def book_training_two_layer_net(problem: Training, on_images: bool):
     """The same loop with `nnfast.TwoLayerNet`."""
     import nnfast
 
     network = nnfast.TwoLayerNet(*problem.sizes)
     network.params.update(dict(zip(network.params, problem.weights(), strict=True)))
-    return _book_loop(problem, network)
+    return _book_loop(problem, on_images, network)
 
 
 def cases() -> list[timing.Case]:
     """Every problem. Rounding errors grow as training goes on, so the tolerance is wide of a single step's."""
     found = []
-    for name, make in [
-        (f"{BOOK.name}, its own class on our layers", book_training_own_class),
-        (f"{BOOK.name}, with nnfast.TwoLayerNet", book_training_two_layer_net),
+    for data, network, make, on_images in [
+        (images()[2], "its own class on our layers", book_training_own_class, True),
+        (images()[2], "with nnfast.TwoLayerNet", book_training_two_layer_net, True),
+        ("inputs without zeros", "its own class", book_training_own_class, False),
     ]:
-        peer = timing.Contestant(book_training_numpy, (BOOK,), BOOK.steps)
-        found.append(timing.Case(name, BOOK.reason, peer, timing.Contestant(make, (BOOK,), BOOK.steps), 1e-9))
+        contestants = [
+            timing.Contestant(function, (BOOK, on_images), BOOK.steps) for function in (book_training_numpy, make)
+        ]
+        found.append(timing.Case(f"{BOOK.name} on {data}, {network}", BOOK.reason, *contestants, 1e-9))
     for problem in TRAINING:
         contestants = [
             timing.Contestant(make, (problem,), problem.steps * EPOCHS) for make in (numpy_training, nnfast_training)

@@ -18,6 +18,8 @@ import problems
 import timing
 from numpy_mlp import NumpyMLP
 
+from nnfast import load_digits
+
 CASES = {
     f"{module.__name__}: {case.name}": case
     for module in (bench_training, bench_layers, bench_inference) for case in module.cases()
@@ -120,8 +122,22 @@ def test_the_ratio_is_the_median_of_the_rounds():
     assert row.ratio == 3
 
 
-def test_the_book_data_are_images_and_one_hot_rows():
-    x, t = bench_training.book_data(problems.BOOK)
+@pytest.mark.parametrize("on_images", [True, False])
+def test_the_book_data_are_images_and_one_hot_rows(on_images):
+    x, t = bench_training.book_data(problems.BOOK, on_images)
     assert x.dtype == np.float32
     assert x.min() >= 0 and x.max() <= 1
+    assert (x == 0).any() == on_images
     assert (t.sum(axis=1) == 1).all()
+
+
+def test_without_mnist_the_book_trains_on_the_digits_enlarged(monkeypatch, tmp_path):
+    monkeypatch.setenv("NNFAST_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    x, t, name = problems.images.__wrapped__()
+    (digits, labels), _ = load_digits(one_hot_label=True)
+    assert name == "enlarged digits"
+    assert x.shape == (len(digits), 784)
+    np.testing.assert_array_equal(x.reshape(-1, 28, 28)[:, 3:26:3, 3:26:3].reshape(-1, 64), digits)
+    assert x.sum() == pytest.approx(9 * digits.sum(), rel=1e-4)
+    np.testing.assert_array_equal(t, labels)

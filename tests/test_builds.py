@@ -5,6 +5,7 @@ import inspect
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -211,7 +212,11 @@ def test_the_builds_are_not_copies_of_one():
     assert len(set(files)) == len(BUILDS)
 
 
-def test_a_workspace_is_as_large_as_the_build_in_use_needs(dtype):
+def test_a_workspace_is_as_large_as_the_build_in_use_needs(dtype, monkeypatch):
+    monkeypatch.setattr(_memory, "_scratch", threading.local())
     assert _kernels.PANEL_PADDING == _kernels._build.PANEL_PADDING
     padding = _kernels.PANEL_PADDING
-    assert _memory.product_workspace(7, 50, dtype).size == 7 * 50 + padding * (7 + 1)
+    workspace = _memory.product_workspace(7, 50, dtype)
+    assert workspace.size == 7 * 50 + padding * (7 + 1)
+    assert _memory.product_workspace(6, 50, dtype) is workspace     # used again where it suffices
+    assert _memory.product_workspace(8, 50, dtype).size == 8 * 50 + padding * (8 + 1)

@@ -390,7 +390,7 @@ def bits(returned, outputs):
 def test_every_kernel_has_a_case_or_a_test_of_its_own(build):
     names = {name for name, value in vars(build).items() if callable(value) and not name.startswith("_")}
     products = {"affine_forward", "affine_backward_input", "affine_backward_parameters"}
-    others = {"cpu_level", "count_correct", "one_hot_to_labels", "first_outside", "first_not_finite"}
+    others = {"cpu_level", "count_correct", "one_hot_to_labels", "first_outside", "first_not_finite", "relu_forward_masked"}
     assert names == CASES.keys() | products | others | {"central_difference"}
 
 
@@ -477,3 +477,17 @@ def test_the_loss_of_an_impossible_label_is_finite(kernels, dtype):
     assert_close(total, -np.log(1e-7), rounding(DOUBLE, 3, 17), "loss")
     total = kernels.sigmoid_cross_entropy_forward(scores, np.array([[0, 1]], dtype), y, losses, 1)
     assert_close(total, 2e4, rounding(DOUBLE, 3, 2e4), "loss")
+
+
+@pytest.mark.parametrize("size", [1, 15, 2047, 2048, 2049, 40_000])
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
+def test_relu_forward_masked_also_says_where_x_is_at_most_zero(kernels, dtype, rng, size, num_threads):
+    x = rng.standard_normal(size).astype(dtype)
+    x[rng.integers(0, size, 20)] = rng.choice([0.0, -0.0, np.nan, np.inf, -np.inf], 20)
+    y, expected = np.empty_like(x), np.empty_like(x)
+    memory = np.full(size + 2, 77, np.uint8)
+    kernels.relu_forward_masked(x, y, memory[1:-1], num_threads)
+    kernels.relu_forward(x, expected, 1)
+    assert y.tobytes() == expected.tobytes()
+    assert (memory[1:-1] == (x <= 0)).all()
+    assert memory[0] == memory[-1] == 77

@@ -77,4 +77,27 @@ static CYTHON_INLINE int64_t nnfast_double_bits(double x) { int64_t bits; memcpy
 static CYTHON_INLINE float nnfast_float_from_bits(int32_t bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
 static CYTHON_INLINE double nnfast_double_from_bits(int64_t bits) { double x; memcpy(&x, &bits, sizeof x); return x; }
 
+/* Whether one of a tile's rows has its flag set. */
+static CYTHON_INLINE int nnfast_any_row(const uint8_t* flags)
+{
+#if NNFAST_TILE_ROWS == 8
+    uint64_t all;
+#else
+    uint32_t all;
+#endif
+    memcpy(&all, flags, sizeof all);
+    return all != 0;
+}
+
+/* Eight flags, each 0 or 1, as the bits of a number, the first one the lowest. */
+static CYTHON_INLINE unsigned int nnfast_octet(const uint8_t* flags)
+{
+    uint64_t all;
+    memcpy(&all, flags, sizeof all);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    all = __builtin_bswap64(all);
+#endif
+    return (unsigned int)(all * UINT64_C(0x0102040810204080) >> 56);
+}
+
 #endif

@@ -18,8 +18,9 @@ B examples (batch), I inputs, O outputs, C classes, N elements of a flattened ar
 """
 from cython cimport floating
 from cython.parallel cimport parallel, prange
-from libc.math cimport erf, erff, exp as exp_libc, fabs, log, log1p, sqrt, sqrtf
-from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
+from libc.math cimport erf, erff, exp as exp_libc, fabs, fabsf, log, log1p, sqrt, sqrtf
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uintptr_t
+from libc.string cimport memcpy, memset
 
 cdef extern from "_compiler.h" nogil:
     const char* NNFAST_ISA
@@ -29,6 +30,8 @@ cdef extern from "_compiler.h" nogil:
     int64_t nnfast_double_bits(double x)
     float nnfast_float_from_bits(int32_t bits)
     double nnfast_double_from_bits(int64_t bits)
+    int nnfast_any_row(const uint8_t* flags)
+    unsigned int nnfast_octet(const uint8_t* flags)
     enum:
         TILE_ROWS "NNFAST_TILE_ROWS"
         FLOAT_LANES "NNFAST_FLOAT_LANES"
@@ -46,6 +49,14 @@ ctypedef fused given:
 cdef enum:
     CHUNK = 2048
 
+# The blocks in which a product goes through its first operand.
+cdef enum:
+    # Depth of one pass: a panel of this depth (96 KiB at 512 x 48 float32) stays in a 256 KiB L2 cache beside a block
+    # of rows. The sums are picked up again from the result, so the order of summation is the same as in one pass.
+    DEPTH_BLOCK = 512
+    # Rows for which one panel after another is used while they are in the cache (128 KiB at 64 x 512 float32).
+    ROW_BLOCK = 64
+
 ISA = NNFAST_ISA.decode()
 OPENMP = NNFAST_OPENMP
 
@@ -56,6 +67,7 @@ def cpu_level():
 
 
 include "_core_vector_maths.pxi"
+include "_core_zeros.pxi"
 include "_core_products.pxi"
 include "_core_layers.pxi"
 include "_core_losses.pxi"

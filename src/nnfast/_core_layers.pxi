@@ -23,6 +23,22 @@ def relu_forward(const floating[::1] x, floating[::1] y, int num_threads):
         _relu_forward_chunk(&x[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
 
 
+cdef void _relu_forward_masked_chunk(
+    const floating* x, floating* y, uint8_t* mask, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        mask[i] = x[i] <= 0
+        y[i] = <floating>0. if x[i] <= 0 else x[i]
+
+
+def relu_forward_masked(const floating[::1] x, floating[::1] y, uint8_t[::1] mask, int num_threads):
+    """relu_forward, and mask = 1 where x <= 0, else 0. x, y, mask: (N,)."""
+    cdef Py_ssize_t chunk, n = x.shape[0]
+    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
+        _relu_forward_masked_chunk(&x[0], &y[0], &mask[0], chunk * CHUNK, _chunk_end(chunk, n))
+
+
 cdef void _relu_backward_chunk(
     const uint8_t* mask, const floating* dy, floating* dx, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:

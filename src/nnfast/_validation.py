@@ -84,18 +84,21 @@ def floats(name: str, x: ArrayLike, dtype: np.dtype | None = None) -> np.ndarray
 
     Of `dtype`; without one float32 for float32 and float16, and float64 for everything else.
     """
-    wanted = _FLOATS if dtype is None else (dtype,)
-    if type(x) is np.ndarray and x.dtype in wanted and x.flags.c_contiguous and x.flags.aligned:
-        return x    # the common case, without a detour
+    if type(x) is np.ndarray and (x.dtype in _FLOATS if dtype is None else x.dtype == dtype):
+        flags = x.flags
+        if flags.c_contiguous and flags.aligned:
+            return x    # the common case, without a detour
     array = numbers(name, x)
     if dtype is None:
         dtype = _FLOATS[0] if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOATS[1]
     return np.require(array, dtype, ["C", "A"])
 
 
-def rows(name: str, x: ArrayLike, dtype: np.dtype, columns: int | None, taker: str) -> np.ndarray:
+def rows(name: str, x: ArrayLike, dtype: np.dtype | None, columns: int | None, taker: str) -> np.ndarray:
     """`floats` of shape (B, columns)."""
-    return floats(name, row_shaped(name, numbers(name, x), columns, taker), dtype)
+    if type(x) is not np.ndarray or x.ndim != 2 or x.shape[1] != columns:
+        x = row_shaped(name, numbers(name, x), columns, taker)
+    return floats(name, x, dtype)
 
 
 def row_shaped(name: str, array: np.ndarray, columns: int | None, taker: str) -> np.ndarray:
@@ -139,8 +142,10 @@ def parameter(name: str, array: Any, ndim: int) -> np.ndarray:
 
 def operand(name: str, array: Any, ndim: int) -> np.ndarray:
     """A layer's `parameter` as the kernels take it: itself, unless it has another layout."""
-    if type(array) is np.ndarray and array.dtype in _FLOATS and array.ndim == ndim:
-        return floats(name, array, array.dtype)     # the common case, without a detour
+    if type(array) is np.ndarray and array.ndim == ndim and array.dtype in _FLOATS:
+        flags = array.flags
+        if flags.c_contiguous and flags.aligned:
+            return array    # the common case, without a detour
     array = parameter(name, array, ndim)
     return floats(name, array, array.dtype.newbyteorder("="))
 
@@ -211,7 +216,7 @@ def _whole(array: np.ndarray) -> NDArray[np.int64]:
 
 def _labels_of_one_hot(array: np.ndarray) -> NDArray[np.int64]:
     result = np.empty(array.shape[0], np.int64)
-    place = kernels(_FLOATS[1]).one_hot_to_labels(np.require(array, np.float64, ["C", "A"]), result)
+    place = kernels(_FLOATS[1]).one_hot_to_labels(floats("t", array, _FLOATS[1]), result)
     if place >= 0:
         raise ValueError(
             f"t[{place}] sums to {float(array[place].sum()):g} and is not one-hot, "

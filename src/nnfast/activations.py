@@ -36,14 +36,12 @@ class _Activation:
         """Arguments of the kernel between the arrays and the threads."""
         return ()
 
-    def _keep(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Keep what the kernel of the backward pass takes beside the gradient."""
-        self._kept = y if self._keeps_output else x
-
     def infer(self, x: ArrayLike) -> np.ndarray:
         """The output for `x`, leaving no trace in the layer: safe from many threads at once."""
         array = _validation.floats("x", x)
-        return self._forward(array, np.empty_like(array))
+        y = np.empty_like(array)
+        self._forward(array, y)
+        return y
 
     def forward(self, x: ArrayLike) -> np.ndarray:
         """The output for `x`; keeps what `backward` needs.
@@ -66,15 +64,16 @@ class _Activation:
         array = _validation.floats("x", x)
         if self._keeps_output:
             self._kept = None       # free, unless somebody else holds it
-        y = self._forward(array, self._outputs.empty(array.shape, array.dtype))
+        y = self._outputs.empty(array.shape, array.dtype)
+        self._kept = self._forward(array, y)
         self._dtype = array.dtype
-        self._keep(array, y)
         return y
 
     def _forward(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Fills y; returns what the kernel of the backward pass takes beside the gradient."""
         kernel = getattr(kernels(x.dtype), self._kernel + "_forward")
         kernel(x.reshape(-1), y.reshape(-1), *self._settings(), _threads.for_elements(x.size * self._cost))
-        return y
+        return y if self._keeps_output else x
 
     def backward(self, dout: ArrayLike) -> np.ndarray:
         """Gradient of the loss with respect to the input.
@@ -133,9 +132,12 @@ class Relu(_Activation):
         """True where the last input was at most 0."""
         return None if self._kept is None else self._kept.view(bool)
 
-    def _keep(self, x: np.ndarray, y: np.ndarray) -> None:
+    def _forward(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         # A mask of its own, as in the book: what happens to x and y after the forward pass changes no gradient.
-        self._kept = np.asarray(x <= 0).view(np.uint8)
+        mask = np.empty(x.shape, np.uint8)
+        threads = _threads.for_elements(x.size)
+        kernels(x.dtype).relu_forward_masked(x.reshape(-1), y.reshape(-1), mask.reshape(-1), threads)
+        return mask
 
 
 class Sigmoid(_Activation):

@@ -160,7 +160,7 @@ class Affine:
     def _forward(self, x: ArrayLike, memory: Recycler | None) -> tuple[np.ndarray, np.ndarray]:
         """The rows of x, in float32 or float64 as they came, and their outputs."""
         W, b = self._operands()
-        rows = _validation.floats("x", _validation.row_shaped("x", _validation.numbers("x", x), W.shape[0], "W"))
+        rows = _validation.rows("x", x, None, W.shape[0], "W")
         shape = (rows.shape[0], W.shape[1])
         y = np.empty(shape, W.dtype) if memory is None else memory.empty(shape, W.dtype)
         workspace = product_workspace(W.shape[0], W.shape[1], W.dtype)
@@ -247,7 +247,7 @@ class Affine:
         x: Any = self.x
         _validation.needs_forward(x, self)
         W, _ = self._operands()
-        x = _validation.floats("x", _validation.row_shaped("x", x, W.shape[0], "W"))
+        x = _validation.rows("x", x, None, W.shape[0], "W")
         outputs = W.shape[1]
         gradient = _validation.like("dout", dout, (x.shape[0], outputs), W.dtype, "the output")
         self.dW = None      # free, unless somebody else holds it

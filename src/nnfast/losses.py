@@ -70,7 +70,9 @@ class _OutputLayer:
         one_example = scores.ndim == 1
         if one_example:
             scores = scores.reshape(1, -1)
-        scores = _validation.not_empty("x", _validation.rows("x", scores, scores.dtype, None, ""))
+        elif scores.ndim > 2:
+            scores = _validation.row_shaped("x", scores, None, "")
+        scores = _validation.not_empty("x", scores)
         batch_size, outputs = scores.shape
         prepared = self.prepare(_validation.one_target("t", t) if one_example else t, batch_size, outputs, scores.dtype)
         loss = self.forward_prepared(scores, prepared)
