@@ -216,7 +216,7 @@ def test_a_workspace_is_as_large_as_the_build_in_use_needs(dtype, monkeypatch):
     monkeypatch.setattr(_memory, "_scratch", threading.local())
     assert _kernels.PANEL_PADDING == _kernels._build.PANEL_PADDING
     padding = _kernels.PANEL_PADDING
-    workspace = _memory.product_workspace(7, 50, dtype)
+    workspace = _memory.product_workspace(7, 50, dtype, 1)
     assert workspace.size == 7 * 50 + padding * (7 + 1)
-    assert _memory.product_workspace(6, 50, dtype) is workspace     # used again where it suffices
-    assert _memory.product_workspace(8, 50, dtype).size == 8 * 50 + padding * (8 + 1)
+    assert _memory.product_workspace(6, 50, dtype, 1) is workspace     # used again where it suffices
+    assert _memory.product_workspace(8, 50, dtype, 3).size == 3 * (8 * 50 + padding * (8 + 1))

@@ -77,9 +77,9 @@ def expected_of(name, inputs):
         return outputs_of(name, getattr(reference, name)(**inputs))
 
 
-def scratch(depth, columns, dtype, padding=PADDING):
+def scratch(depth, columns, dtype, padding=PADDING, num_threads=1):
     """As much as a kernel asks for, and full of NaN."""
-    return np.full(depth * columns + padding * (depth + 1), np.nan, dtype)
+    return np.full(num_threads * (depth * columns + padding * (depth + 1)), np.nan, dtype)
 
 
 def run(kernels, name, inputs, num_threads=1, offset=0):
@@ -93,7 +93,7 @@ def run(kernels, name, inputs, num_threads=1, offset=0):
     outputs = {"dw": (rows, columns), "db": columns} if name == "affine_backward_parameters" else {
         "y" if name == "affine_forward" else "dx": (rows, columns)}
     given = {key: unwritten(shape, first.dtype) for key, shape in outputs.items()}
-    given["workspace"] = scratch(depth, columns, first.dtype)
+    given["workspace"] = scratch(depth, columns, first.dtype, num_threads=num_threads)
     returned, results = reference.call(getattr(kernels, name), inputs, given, {"num_threads": num_threads}, offset)
     assert returned is None
     return {key: results[key] for key in outputs}
@@ -281,10 +281,10 @@ def test_an_input_of_the_other_dtype_gives_the_bits_of_a_converted_one(kernels, 
     for x_given, kernel in ((x.astype(dtype), name), (x, f"{name}_converting")):
         if name == "affine_forward":
             found = [unwritten((rows, outputs), dtype)]
-            arguments = (x_given, w, b, *found, scratch(inputs, outputs, dtype))
+            arguments = (x_given, w, b, *found, scratch(inputs, outputs, dtype, num_threads=3))
         else:
             found = [unwritten((inputs, outputs), dtype), unwritten(outputs, dtype)]
-            arguments = (x_given, dy, *found, scratch(rows, outputs, dtype))
+            arguments = (x_given, dy, *found, scratch(rows, outputs, dtype, num_threads=3))
         for num_threads in (1, 3):
             getattr(kernels, kernel)(*arguments, num_threads)
             results.append([array.tobytes() for array in found])

@@ -6,8 +6,9 @@
 # become contiguous, the last panel is padded with zeros (no tails), and no power-of-two stride puts every row into
 # one cache set. A narrow b is read where it is, but for its last panel.
 #
-# Threads divide the rows of c, or, where b is wide, its panels: then each thread copies one panel at a time into memory
-# of its own, uses it while it is in the cache, and waits for nobody.
+# Threads divide the rows of c or, where that is less work, its panels. Each copies what it reads of b itself, into memory
+# of its own, and waits for nobody: a copy made by the other core comes out of that core's cache so slowly that two
+# threads were no faster than one (383 instead of 359 microseconds for 100 x 784 x 100 in float64).
 #
 # a may be of the other dtype and is then converted in passing: the book's scripts give float32 images to float64
 # weights, and making a converted copy first took 162 instead of 108 microseconds for 100 x 784 x 50 on two cores.
@@ -22,13 +23,16 @@ cdef enum:
     # Bytes of b in one pass up to which it stays in the L2 cache as it is, and a copy would only crowd it: 158 instead
     # of 167 microseconds for 96 x 784 x 50 in float64 on one core.
     NARROW = 262144
-    # Panels for each thread from which dividing by panels is even enough; it took 163 instead of 179 microseconds for
-    # the 33 panels of dx = dy @ w.T at the same sizes.
-    PANELS_PER_THREAD = 4
+    # Copying b takes about as long as multiplying it by so many rows.
+    ROWS_OF_A_COPY = 16
 
 cdef double NO_BIAS[WIDEST_COLUMNS]    # static, so all zeros; also read as float32
 
-PANEL_PADDING = WIDEST_COLUMNS + 64   # elements beyond depth * columns that a workspace needs: last panel, alignment
+# Elements beyond depth * columns that each thread's part of a workspace needs: the last panel, alignment.
+cdef enum:
+    PADDING = WIDEST_COLUMNS + 64
+
+PANEL_PADDING = PADDING
 
 
 cdef inline Py_ssize_t _lanes(floating* unused) noexcept nogil:
@@ -211,6 +215,19 @@ cdef struct Product:
     bint by_panels      # threads divide the panels, not the rows
 
 
+cdef inline bint _panels_are_less_work(const Product* product, int num_threads) noexcept nogil:
+    """Compares the largest share, as rows times vectors, when threads divide the panels and when they divide the rows."""
+    cdef Py_ssize_t copy = 0 if product.b_in_place else ROWS_OF_A_COPY
+    cdef Py_ssize_t tiles = (product.rows + TILE_ROWS - 1) // TILE_ROWS
+    cdef Py_ssize_t share_of_rows = (tiles + num_threads - 1) // num_threads * TILE_ROWS
+    cdef Py_ssize_t vectors = (product.columns + product.lanes - 1) // product.lanes
+    cdef Py_ssize_t share_of_vectors = (product.panels + num_threads - 1) // num_threads * WIDEST
+    if share_of_vectors > vectors:
+        share_of_vectors = vectors
+    # When equal (one thread): a copied panel is used at once, while it is in the cache.
+    return share_of_vectors * (tiles * TILE_ROWS + copy) < vectors * (share_of_rows + copy) + (copy > 0)
+
+
 cdef inline Product _plan_product(
     Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth,
     Py_ssize_t a_row, Py_ssize_t a_column, Py_ssize_t b_row, Py_ssize_t b_column, floating* c, int num_threads,
@@ -225,7 +242,7 @@ cdef inline Product _plan_product(
     product.panels = _panel_count(columns, product.lanes)
     product.b_in_place = b_column == 1 and (
         rows < FEW_ROWS or pass_depth * columns * <Py_ssize_t>sizeof(c[0]) <= NARROW)
-    product.by_panels = product.panels >= PANELS_PER_THREAD * num_threads or rows < 2 * TILE_ROWS * num_threads
+    product.by_panels = _panels_are_less_work(&product, num_threads)
     return product
 
 
@@ -277,13 +294,16 @@ cdef void _product_of_block(
 
 
 cdef void _product_of_rows(
-    const Product* product, const given* a, const floating* b, const floating* copies, const floating* bias,
+    const Product* product, const given* a, const floating* b, floating* copies, const floating* bias,
     floating* c, int share, int shares,
 ) noexcept nogil:
     """One thread's share of the rows: blocks of them stay in the cache from panel to panel."""
     cdef Py_ssize_t first = product.rows * share // shares, last = product.rows * (share + 1) // shares
+    cdef Py_ssize_t panel_size = WIDEST * product.lanes * product.depth
     cdef Py_ssize_t row, rows, panel, depth, k = 0
     cdef Steps steps[MOST_TILES]
+    for panel in range(product.panels):
+        _copy_panel(product, panel, b, copies + panel * panel_size)
     while True:     # once for a depth of 0 as well: then c is the bias
         depth = product.depth - k if product.depth - k < DEPTH_BLOCK else DEPTH_BLOCK
         row = first
@@ -293,8 +313,8 @@ cdef void _product_of_rows(
                 _find_steps(a + row * product.a_row + k * product.a_column, product.a_row, product.a_column, rows,
                             depth, steps)
             for panel in range(product.panels):
-                _product_of_block(product, a, b, copies + panel * WIDEST * product.lanes * product.depth, bias, c,
-                                  panel, row, rows, k, depth, steps if product.skips_zeros else NULL)
+                _product_of_block(product, a, b, copies + panel * panel_size, bias, c, panel, row, rows, k, depth,
+                                  steps if product.skips_zeros else NULL)
             row = row + rows
         k = k + depth
         if k >= product.depth:
@@ -302,12 +322,11 @@ cdef void _product_of_rows(
 
 
 cdef void _product_of_panels(
-    const Product* product, const given* a, const floating* b, floating* copies, const floating* bias,
+    const Product* product, const given* a, const floating* b, floating* copy, const floating* bias,
     floating* c, int share, int shares,
 ) noexcept nogil:
     """One thread's share of the panels: each is copied and used at once, while it is in the cache."""
     cdef Py_ssize_t first = product.panels * share // shares, last = product.panels * (share + 1) // shares
-    cdef floating* copy = copies + first * WIDEST * product.lanes * product.depth
     cdef Py_ssize_t row, rows, panel, depth, k
     cdef Steps steps[MOST_TILES]
     for panel in range(first, last):
@@ -329,35 +348,35 @@ cdef void _product_of_panels(
                 break
 
 
+cdef void _product_of_share(
+    const Product* product, const given* a, const floating* b, const floating* bias, floating* c,
+    floating* workspace, int share, int shares,
+) noexcept nogil:
+    """What one thread does, with its part of the workspace."""
+    cdef Py_ssize_t size = product.depth * (product.columns + PADDING) + PADDING
+    cdef floating* copies = _aligned(workspace + share * size)
+    if product.by_panels:
+        _product_of_panels(product, a, b, copies, bias, c, share, shares)
+    else:
+        _product_of_rows(product, a, b, copies, bias, c, share, shares)
+
+
 cdef void _product(
     Product* product, const given* a, const floating* b, const floating* bias, floating* c,
     floating* workspace, int num_threads,
 ) noexcept nogil:
-    """c = bias + a @ b (bias may be NULL) in one parallel region."""
-    cdef floating* copies = _aligned(workspace)
-    cdef Py_ssize_t panel
+    """c = bias + a @ b (bias may be NULL)."""
     cdef int share
     product.skips_zeros = (
         _has_zeros(a, product.a_row, product.a_column, product.rows, product.depth)
         and _chunk_is_finite(b, 0, product.depth * product.columns))
     if num_threads == 1:
-        # No parallel region: even one of a single thread calls the system at its barriers, 1.3 of the 6.4 microseconds
+        # No parallel region: even one of a single thread calls the system at its barrier, 1.3 of the 6.4 microseconds
         # of a 100 x 50 x 10 product.
-        if product.by_panels:
-            _product_of_panels(product, a, b, copies, bias, c, 0, 1)
-        else:
-            for panel in range(product.panels):
-                _copy_panel(product, panel, b, copies + panel * WIDEST * product.lanes * product.depth)
-            _product_of_rows(product, a, b, copies, bias, c, 0, 1)
-    elif product.by_panels:
-        for share in prange(num_threads, schedule="static", num_threads=num_threads):
-            _product_of_panels(product, a, b, copies, bias, c, share, num_threads)
+        _product_of_share(product, a, b, bias, c, workspace, 0, 1)
     else:
-        with parallel(num_threads=num_threads):
-            for panel in prange(product.panels, schedule="static"):
-                _copy_panel(product, panel, b, copies + panel * WIDEST * product.lanes * product.depth)
-            for share in prange(num_threads, schedule="static"):
-                _product_of_rows(product, a, b, copies, bias, c, share, num_threads)
+        for share in prange(num_threads, schedule="static", num_threads=num_threads):
+            _product_of_share(product, a, b, bias, c, workspace, share, num_threads)
 
 
 cdef void _column_sums_chunk(const floating* x, Py_ssize_t rows, Py_ssize_t columns, floating* sums,
@@ -375,7 +394,7 @@ def affine_forward(
     const floating[:, ::1] w,       # in   (I, O)
     const floating[::1] b,          # in   (O,)
     floating[:, ::1] y,             # out  (B, O)
-    floating[::1] workspace,        # scratch (I * O + PANEL_PADDING * (I + 1),)
+    floating[::1] workspace,        # scratch (num_threads * (I * O + PANEL_PADDING * (I + 1)),)
     int num_threads,
 ):
     """y = x @ w + b."""
@@ -392,7 +411,7 @@ def affine_backward_input(
     const floating[:, ::1] dy,      # in   (B, O)
     const floating[:, ::1] w,       # in   (I, O)
     floating[:, ::1] dx,            # out  (B, I)
-    floating[::1] workspace,        # scratch (O * I + PANEL_PADDING * (O + 1),)
+    floating[::1] workspace,        # scratch (num_threads * (O * I + PANEL_PADDING * (O + 1)),)
     int num_threads,
 ):
     """dx = dy @ w.T."""
@@ -410,7 +429,7 @@ def affine_backward_parameters(
     const floating[:, ::1] dy,      # in   (B, O)
     floating[:, ::1] dw,            # out  (I, O)
     floating[::1] db,               # out  (O,)
-    floating[::1] workspace,        # scratch (B * O + PANEL_PADDING * (B + 1),)
+    floating[::1] workspace,        # scratch (num_threads * (B * O + PANEL_PADDING * (B + 1)),)
     int num_threads,
 ):
     """dw = x.T @ dy, db = dy summed over the batch."""

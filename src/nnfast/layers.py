@@ -163,10 +163,11 @@ class Affine:
         rows = _validation.rows("x", x, None, W.shape[0], "W")
         shape = (rows.shape[0], W.shape[1])
         y = np.empty(shape, W.dtype) if memory is None else memory.empty(shape, W.dtype)
-        workspace = product_workspace(W.shape[0], W.shape[1], W.dtype)
+        threads = _threads.for_product(rows.shape[0] * W.size)
+        workspace = product_workspace(W.shape[0], W.shape[1], W.dtype, threads)
         ours = kernels(W.dtype)
         product = ours.affine_forward if rows.dtype == W.dtype else ours.affine_forward_converting
-        product(rows, W, b, y, workspace, _threads.for_product(rows.shape[0] * W.size))
+        product(rows, W, b, y, workspace, threads)
         return rows, y
 
     def infer(self, x: ArrayLike) -> np.ndarray:
@@ -222,8 +223,8 @@ class Affine:
         gradient, W = self._backward_parameters(dout)
         x: Any = self.x
         dx = self._input_gradients.empty(x.shape, W.dtype)
-        workspace = product_workspace(W.shape[1], W.shape[0], W.dtype)
         threads = _threads.for_product(gradient.shape[0] * W.size)
+        workspace = product_workspace(W.shape[1], W.shape[0], W.dtype, threads)
         kernels(W.dtype).affine_backward_input(gradient, W, dx, workspace, threads)
         return dx.reshape(self.original_x_shape)
 
@@ -253,8 +254,8 @@ class Affine:
         self.dW = None      # free, unless somebody else holds it
         self.dW = self._weight_gradients.empty(W.shape, W.dtype)
         self.db = np.empty(outputs, W.dtype)
-        workspace = product_workspace(x.shape[0], outputs, W.dtype)
         threads = _threads.for_product(x.shape[0] * self.dW.size)
+        workspace = product_workspace(x.shape[0], outputs, W.dtype, threads)
         ours = kernels(W.dtype)
         products = ours.affine_backward_parameters if x.dtype == W.dtype else ours.affine_backward_parameters_converting
         products(x, gradient, self.dW, self.db, workspace, threads)
