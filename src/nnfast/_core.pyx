@@ -17,7 +17,7 @@ Arguments come in the order inputs, outputs, settings, num_threads. Inputs are c
 B examples (batch), I inputs, O outputs, C classes, N elements of a flattened array.
 """
 from cython cimport floating
-from cython.parallel cimport parallel, prange
+from cython.parallel cimport prange
 from libc.math cimport erf, erff, exp as exp_libc, fabs, fabsf, log, log1p, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uintptr_t
 from libc.string cimport memcpy, memset

@@ -6,9 +6,9 @@
 # become contiguous, the last panel is padded with zeros (no tails), and no power-of-two stride puts every row into
 # one cache set. A narrow b is read where it is, but for its last panel.
 #
-# Threads divide the rows of c or, where that is less work, its panels. Each copies what it reads of b itself, into memory
-# of its own, and waits for nobody: a copy made by the other core comes out of that core's cache so slowly that two
-# threads were no faster than one (383 instead of 359 microseconds for 100 x 784 x 100 in float64).
+# Threads divide the rows of c or, where that is less work, its panels. Each copies what it reads of b itself, into
+# memory of its own, and waits for nobody: a copy made by the other core comes out of that core's cache so slowly that
+# two threads were no faster than one (433 microseconds instead of 218 for 100 x 784 x 100 in float64).
 #
 # a may be of the other dtype and is then converted in passing: the book's scripts give float32 images to float64
 # weights, and making a converted copy first took 162 instead of 108 microseconds for 100 x 784 x 50 on two cores.
@@ -216,7 +216,7 @@ cdef struct Product:
 
 
 cdef inline bint _panels_are_less_work(const Product* product, int num_threads) noexcept nogil:
-    """Compares the largest share, as rows times vectors, when threads divide the panels and when they divide the rows."""
+    """Compares the largest share, in rows times vectors, when threads divide the panels and when the rows."""
     cdef Py_ssize_t copy = 0 if product.b_in_place else ROWS_OF_A_COPY
     cdef Py_ssize_t tiles = (product.rows + TILE_ROWS - 1) // TILE_ROWS
     cdef Py_ssize_t share_of_rows = (tiles + num_threads - 1) // num_threads * TILE_ROWS
