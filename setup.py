@@ -128,7 +128,7 @@ def kernels() -> list[Extension]:
                 f"nnfast.{name}",
                 [f"src/nnfast/{name}.pyx"],
                 include_dirs=["src/nnfast"],
-                depends=["src/nnfast/_compiler.h"],
+                depends=["src/nnfast/_compiler.h", "src/nnfast/_parallel.h"],
             )
             for name in names
         ],

@@ -7,7 +7,7 @@ once.
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from numpy import float32, float64, int64, uint8
+from numpy import float32, float64, int32, int64, uint8, uint64, void
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[float32] | NDArray[float64]
@@ -15,6 +15,12 @@ Floats: TypeAlias = NDArray[float32] | NDArray[float64]
 ISA: str
 OPENMP: int
 PANEL_PADDING: int
+VECTOR: dict[str, int]
+PANEL_VECTORS: int
+UPDATE_ROWS: int
+UPDATE_DEPTH: int
+OPERATION_CODES: dict[str, int]
+OPTIMIZER_RULES: dict[str, int]
 
 def cpu_level() -> int: ...
 
@@ -93,3 +99,14 @@ def adam_step(
 ) -> None: ...
 
 def central_difference(f: Callable[[Any], float], x: Any, gradient: NDArray[float64], h: float) -> None: ...
+
+# The engine: w (I, O), panels (I * O padded to whole vectors,); the arguments of `train` are described there
+def pack(w: Floats, panels: Floats) -> None: ...
+def unpack(panels: Floats, w: Floats) -> None: ...
+def dropout_mask(key: int, ratio: float, mask: NDArray[uint8]) -> None: ...
+def train(
+    operations: NDArray[void], arena: Floats, x: Floats, labels: NDArray[int64], targets: Floats,
+    order: NDArray[int64], keys: NDArray[uint64], optimizer: NDArray[void], losses: NDArray[float64],
+    correct: NDArray[int32], sums_of_squares: NDArray[float64], batch_size: int, block_rows: int, group: int,
+    scratch: int, scratch_size: int, first_step: int, seconds: float, num_threads: int,
+) -> tuple[int, bool, float, int]: ...

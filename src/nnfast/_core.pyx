@@ -17,9 +17,9 @@ Arguments come in the order inputs, outputs, settings, num_threads. Inputs are c
 B examples (batch), I inputs, O outputs, C classes, N elements of a flattened array.
 """
 from cython cimport floating
-from cython.parallel cimport prange
-from libc.math cimport erf, erff, exp as exp_libc, fabs, fabsf, log, log1p, sqrt, sqrtf
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uintptr_t
+from cython.parallel cimport parallel, prange
+from libc.math cimport erf, erff, exp as exp_libc, fabs, fabsf, log, log1p, pow, sqrt, sqrtf
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 cdef extern from "_compiler.h" nogil:
@@ -32,12 +32,24 @@ cdef extern from "_compiler.h" nogil:
     double nnfast_double_from_bits(int64_t bits)
     int nnfast_any_row(const uint8_t* flags)
     unsigned int nnfast_octet(const uint8_t* flags)
+    void nnfast_transpose_floats(const float* a, Py_ssize_t a_row, float* b, Py_ssize_t b_row)
+    void nnfast_transpose_doubles(const double* a, Py_ssize_t a_row, double* b, Py_ssize_t b_row)
     enum:
         TILE_ROWS "NNFAST_TILE_ROWS"
         FLOAT_LANES "NNFAST_FLOAT_LANES"
         DOUBLE_LANES "NNFAST_DOUBLE_LANES"
         WIDEST "NNFAST_WIDEST"
         WIDEST_COLUMNS "NNFAST_WIDEST * NNFAST_FLOAT_LANES"
+
+cdef extern from "_parallel.h" nogil:
+    ctypedef struct nnfast_barrier:
+        pass
+    int nnfast_thread_number()
+    int nnfast_team_size()
+    void nnfast_wait(nnfast_barrier* barrier, int threads)
+    double nnfast_clock()
+    uint64_t nnfast_flush_subnormals()
+    void nnfast_restore_mode(uint64_t mode)
 
 # The dtype of an input that a kernel converts in passing, where it may differ from that of its parameters.
 ctypedef fused given:
@@ -60,6 +72,13 @@ cdef enum:
 ISA = NNFAST_ISA.decode()
 OPENMP = NNFAST_OPENMP
 
+# What the plan of a network must know of the build (_plan.py): elements of a vector, vectors in a row of a panel, and
+# the rows of weights and of a batch in one piece of an update.
+VECTOR = {"float32": FLOAT_LANES, "float64": DOUBLE_LANES}
+PANEL_VECTORS = WIDEST
+UPDATE_ROWS = ROW_BLOCK
+UPDATE_DEPTH = DEPTH_BLOCK
+
 
 def cpu_level():
     """The highest x86-64 level that processor and system support: 4, 3, or 0 for neither."""
@@ -73,3 +92,8 @@ include "_core_layers.pxi"
 include "_core_losses.pxi"
 include "_core_optimizers.pxi"
 include "_core_gradient.pxi"
+include "_core_panels.pxi"
+include "_core_plan.pxi"
+include "_core_updates.pxi"
+include "_core_operations.pxi"
+include "_core_step.pxi"

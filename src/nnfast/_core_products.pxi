@@ -208,7 +208,7 @@ cdef void _product_of_partial_panel(
 cdef struct Product:
     # c (rows, columns) = bias (columns) + a (rows, depth) @ b (depth, columns), strides in elements
     Py_ssize_t rows, columns, depth
-    Py_ssize_t a_row, a_column, b_row, b_column
+    Py_ssize_t a_row, a_column, b_row, b_column, c_row
     Py_ssize_t lanes, panels
     bint b_in_place     # whole panels of b are read where they are; only the last may be copied
     bint skips_zeros    # rows of b where a tile of a has only zeros are left out
@@ -237,6 +237,7 @@ cdef inline Product _plan_product(
     product.rows, product.columns, product.depth = rows, columns, depth
     product.a_row, product.a_column = a_row, a_column
     product.b_row, product.b_column = b_row, b_column
+    product.c_row = columns
     product.skips_zeros = False     # until _product has looked at a and b
     product.lanes = _lanes(c)
     product.panels = _panel_count(columns, product.lanes)
@@ -282,28 +283,25 @@ cdef void _product_of_block(
     cdef const floating* start = <const floating*>NO_BIAS if bias == NULL else bias + column
     b = (copy if _is_copied(product, panel) else b + column) + k * b_row
     a = a + row * product.a_row + k * product.a_column
-    c = c + row * product.columns + column
+    c = c + row * product.c_row + column
     if k > 0:
-        start, start_row = c, product.columns
+        start, start_row = c, product.c_row
     if rest >= width:
         _product_of_panel(a, product.a_row, product.a_column, b, b_row, depth,
-                          start, start_row, c, product.columns, rows, width, steps)
+                          start, start_row, c, product.c_row, rows, width, steps)
     else:
         _product_of_partial_panel(a, product.a_row, product.a_column, b, depth,
-                                  start, start_row, c, product.columns, rows, rest, width, steps)
+                                  start, start_row, c, product.c_row, rows, rest, width, steps)
 
 
 cdef void _product_of_rows(
-    const Product* product, const given* a, const floating* b, floating* copies, const floating* bias,
-    floating* c, int share, int shares,
+    const Product* product, const given* a, const floating* b, const floating* copies, const floating* bias,
+    floating* c, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
-    """One thread's share of the rows: blocks of them stay in the cache from panel to panel."""
-    cdef Py_ssize_t first = product.rows * share // shares, last = product.rows * (share + 1) // shares
+    """Rows first to last of c: blocks of them stay in the cache from panel to panel."""
     cdef Py_ssize_t panel_size = WIDEST * product.lanes * product.depth
     cdef Py_ssize_t row, rows, panel, depth, k = 0
     cdef Steps steps[MOST_TILES]
-    for panel in range(product.panels):
-        _copy_panel(product, panel, b, copies + panel * panel_size)
     while True:     # once for a depth of 0 as well: then c is the bias
         depth = product.depth - k if product.depth - k < DEPTH_BLOCK else DEPTH_BLOCK
         row = first
@@ -355,10 +353,14 @@ cdef void _product_of_share(
     """What one thread does, with its part of the workspace."""
     cdef Py_ssize_t size = product.depth * (product.columns + PADDING) + PADDING
     cdef floating* copies = _aligned(workspace + share * size)
+    cdef Py_ssize_t panel
     if product.by_panels:
         _product_of_panels(product, a, b, copies, bias, c, share, shares)
     else:
-        _product_of_rows(product, a, b, copies, bias, c, share, shares)
+        for panel in range(product.panels):
+            _copy_panel(product, panel, b, copies + panel * WIDEST * product.lanes * product.depth)
+        _product_of_rows(product, a, b, copies, bias, c, product.rows * share // shares,
+                         product.rows * (share + 1) // shares)
 
 
 cdef void _product(

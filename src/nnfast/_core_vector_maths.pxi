@@ -1,4 +1,4 @@
-# exp, expm1, sigmoid and tanh of one element, in plain branch-free arithmetic, so that a loop over them is
+# exp, expm1, log, sigmoid and tanh of one element, in plain branch-free arithmetic, so that a loop over them is
 # vectorised for every instruction set (the C library's functions are not: a call an element).
 #
 # Method (Cody and Waite, Software Manual for the Elementary Functions, 1980, chapters 6 and 13): x = n ln 2 + r with
@@ -72,6 +72,37 @@ cdef inline floating _exp(floating x) noexcept nogil:
     # 2**n in two factors: n alone goes down to -1075, past the smallest normal exponent.
     half = _nearest_integer(n * <floating>0.5)
     return p * _power_of_two(half) * _power_of_two(n - half)
+
+
+cdef inline double _log(double x) noexcept nogil:
+    """log(x) = n ln 2 + log(m) with m between sqrt(1/2) and sqrt(2), log(m) = 2 artanh(s) with s = (m - 1) / (m + 1).
+
+    The series of artanh is cut after s**23 / 23, the next term being below 3e-18 of the first. -infinity for 0, NaN
+    below, subnormal numbers included.
+    """
+    cdef double n, m, s, z, p, scaled = x * 18014398509481984. if x < 2.2250738585072014e-308 else x
+    cdef int64_t bits = nnfast_double_bits(scaled)
+    # 0x3FE6A09E667F3BCD is sqrt(1/2): what is above it in the exponent's bits counts the doublings.
+    n = <double>((bits - <int64_t>0x3FE6A09E667F3BCD) >> 52)
+    m = nnfast_double_from_bits(bits - (((bits - <int64_t>0x3FE6A09E667F3BCD) >> 52) << 52))
+    n = n - 54. if x < 2.2250738585072014e-308 else n
+    s = (m - 1.) / (m + 1.)
+    z = s * s
+    p = 1. / 23
+    p = p * z + 1. / 21
+    p = p * z + 1. / 19
+    p = p * z + 1. / 17
+    p = p * z + 1. / 15
+    p = p * z + 1. / 13
+    p = p * z + 1. / 11
+    p = p * z + 1. / 9
+    p = p * z + 1. / 7
+    p = p * z + 1. / 5
+    p = p * z + 1. / 3
+    p = n * 0.6931471803691238 + (2. * s + (2. * s * z * p + n * 1.9082149292705877e-10))
+    p = p if x > 0. else (x - x) / 0.     # NaN below 0
+    p = p if x != 0. else -1. / 0.
+    return p if x <= 1.7976931348623157e308 else x      # infinity, NaN
 
 
 cdef inline floating _sigmoid(floating x) noexcept nogil:

@@ -12,6 +12,8 @@ import numpy as np
 
 from nnfast import _core
 
+_OF_A_DTYPE = {"VECTOR"}     # constants that are dicts from the name of a dtype
+
 _LEVELS = {"v4": 4, "v3": 3, "baseline": 0}
 
 
@@ -53,7 +55,7 @@ def _choose() -> ModuleType:
 
 
 def specialised(build: ModuleType, dtype: np.dtype) -> SimpleNamespace:
-    """The kernels of one build for one dtype, chosen here once: a call then costs no search by argument types.
+    """The kernels and constants of one build for one dtype, chosen here once: a call then costs no search by types.
 
     A kernel that converts an input in passing is there twice: by its name for an input of this dtype, and as
     `<name>_converting` for one of the other.
@@ -69,6 +71,9 @@ def specialised(build: ModuleType, dtype: np.dtype) -> SimpleNamespace:
             setattr(found, f"{name}_converting", kernel[other, ctype])
         else:
             setattr(found, name, kernel[ctype] if signatures else kernel)
+    for name, value in vars(build).items():
+        if name.isupper() and not name.startswith("_"):
+            setattr(found, name, value[dtype.name] if name in _OF_A_DTYPE else value)
     return found
 
 

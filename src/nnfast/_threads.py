@@ -9,6 +9,7 @@ from nnfast._validation import check_count
 # of a Zen 4: below 400,000 multiply-adds a thread (some 10 microseconds) two threads were no faster than one.
 _MULTIPLY_ADDS_PER_THREAD = 400_000
 _ELEMENTS_PER_THREAD = 16_384
+_MULTIPLY_ADDS_PER_THREAD_OF_A_STEP = 100_000
 
 _setting: int | None = None
 _default: tuple[int, str] | None = None
@@ -78,6 +79,11 @@ def for_elements(elements: int) -> int:
     if elements < 2 * _ELEMENTS_PER_THREAD:
         return 1
     return min(get_num_threads(), elements // _ELEMENTS_PER_THREAD)
+
+
+def for_steps(rows: int, multiply_adds: int) -> int:
+    """Threads for training steps of so many rows and multiply-adds a row."""
+    return max(1, min(get_num_threads(), rows * multiply_adds // _MULTIPLY_ADDS_PER_THREAD_OF_A_STEP, rows))
 
 
 def _default_num_threads() -> tuple[int, str]:

@@ -334,7 +334,9 @@ class Dropout:
         if self.generator is None:
             self.mask = np.random.rand(*array.shape) > self.dropout_ratio
         else:
-            self.mask = self.generator.random(array.shape, np.float32) > self.dropout_ratio
+            key = self.generator.integers(1 << 64, dtype=np.uint64)
+            self.mask = np.empty(array.shape, bool)
+            kernels(array.dtype).dropout_mask(key, self.dropout_ratio, self.mask.reshape(-1).view(np.uint8))
         return self._masked(array, np.asarray(self.mask))
 
     def backward(self, dout: ArrayLike) -> np.ndarray:

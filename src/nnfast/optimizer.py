@@ -81,16 +81,43 @@ class Optimizer:
             if not is_own_memory:
                 _put_back(params, key, parameter)
 
-    def _prepared(self, key: str, parameter: Any, grads: dict[str, ArrayLike]) -> _Work:
-        if key not in grads:
-            raise KeyError(f"grads has no {key!r}, but params has")
+    def states(self, params: dict[str, Any]) -> dict[str, list[np.ndarray]]:
+        """The states of all parameters by key, flat; made where there are none.
+
+        Parameters
+        ----------
+        params : dict of str to ndarray
+            Parameters of float32 or float64.
+
+        Returns
+        -------
+        dict of str to list of ndarray
+            In the order of the class's states, live.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `update`.
+        """
+        flat = {key: self._checked(key, parameter)[0] for key, parameter in params.items()}
+        return {key: [self._state_of(name, key, flat[key], params[key]) for name in self._states] for key in params}
+
+    def _checked(self, key: str, parameter: Any) -> tuple[np.ndarray, bool]:
+        """A parameter as `_validation.updatable` gives it, its states checked to fit."""
         flat, is_own_memory = _validation.updatable(key, parameter)
         shape = np.shape(parameter)
         for name in self._states:
             states = getattr(self, name)
             if states is not None and key in states:
                 _validation.same_state_shape(key, states[key], shape)
-        return _Work(key, _validation.gradient_of(key, grads[key], shape, flat.dtype), flat, is_own_memory)
+        return flat, is_own_memory
+
+    def _prepared(self, key: str, parameter: Any, grads: dict[str, ArrayLike]) -> _Work:
+        if key not in grads:
+            raise KeyError(f"grads has no {key!r}, but params has")
+        flat, is_own_memory = self._checked(key, parameter)
+        gradient = _validation.gradient_of(key, grads[key], np.shape(parameter), flat.dtype)
+        return _Work(key, gradient, flat, is_own_memory)
 
     def _state_of(self, name: str, key: str, flat: np.ndarray, parameter: Any) -> np.ndarray:
         """The state of one parameter, flat; made when there is none, converted when it has another layout."""

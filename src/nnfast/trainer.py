@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _validation
+from nnfast import _plan, _validation
 from nnfast.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
 
 if TYPE_CHECKING:
@@ -167,10 +167,17 @@ def _train(
 ) -> History:
     history = History()
     steps = -(-x.shape[0] // batch_size)
+    plan = None
+    if _plan.obstacle(network, optimizer) is None:
+        optimizer.states(network.params)
+        plan = _plan.Plan(network, optimizer, min(batch_size, x.shape[0]))
     with _progress_bar(progress, epochs * steps) as bar:
         for number in range(1, epochs + 1):
             started = time.perf_counter()
-            loss, accuracy = _epoch(network, x, t, batch_size, optimizer, shuffle, number, bar)
+            if plan is None:
+                loss, accuracy = _epoch(network, x, t, batch_size, optimizer, shuffle, number, bar)
+            else:
+                loss, accuracy = _planned_epoch(plan, x, t, shuffle, number, bar)
             seconds = time.perf_counter() - started
             validation = _evaluated(network, validation_data)
             epoch = Epoch(number, epochs, loss, accuracy, *validation, seconds, x.shape[0] / seconds, network)
@@ -215,6 +222,25 @@ def _epoch(
             optimizer.restore(optimizer_before)
         raise
     return total / x.shape[0], None if correct is None else correct / x.shape[0]
+
+
+def _planned_epoch(
+    plan: _plan.Plan, x: np.ndarray, t: np.ndarray, shuffle: bool, number: int, bar: Any
+) -> tuple[float, float | None]:
+    """The same in compiled code. Nothing is changed before the end, but for the generator."""
+    generator = plan.network.generator
+    generator_before = generator.bit_generator.state
+    try:
+        order = generator.permutation(x.shape[0]) if shuffle else np.arange(x.shape[0])
+        steps, is_finite, loss, correct = plan.epoch(x, t, order, bar.update)
+        if not is_finite:
+            _validation.loss_is_finite(loss, number, steps, plan.optimizer)
+        _validation.weights_are_finite(plan.parameters(), number, plan.optimizer)
+    except BaseException:
+        generator.bit_generator.state = generator_before
+        raise
+    plan.store(steps)
+    return loss / x.shape[0], correct / x.shape[0] if plan.network.last_layer.is_classifier else None
 
 
 def _batches(network: "Network", rows: int, batch_size: int, shuffle: bool) -> Iterator[Any]:

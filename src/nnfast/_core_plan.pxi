@@ -1,0 +1,92 @@
+# What the threads of a fit are given: the list of operations that _plan.py made of a network, and what goes with it.
+
+# What an operation does. "Gradient" is that of the loss, with respect to what the forward operation gave.
+cdef enum Code:
+    # by rows
+    GATHER              # y = rows of the data
+    PRODUCT             # y = x @ weights + bias (none where bias is -1)
+    RELU                # y in place
+    LEAKY_RELU          # y in place, slope
+    SIGMOID             # y in place
+    TANH                # y in place
+    GELU                # y = gelu(x)
+    COPY                # y = x
+    DROPOUT             # y = x where kept, else 0
+    SOFTMAX_LOSS        # y = gradient of the mean cross-entropy of softmax(x)
+    SIGMOID_LOSS        # y = gradient of the mean cross-entropy of sigmoid(x)
+    IDENTITY_LOSS       # y = gradient of the mean squared error of x
+    RELU_BACKWARD       # y: the gradient, in place; x: what the forward operation gave
+    LEAKY_RELU_BACKWARD
+    SIGMOID_BACKWARD
+    TANH_BACKWARD
+    GELU_BACKWARD       # x: what the forward operation took
+    DROPOUT_BACKWARD
+    # by columns
+    BATCH_NORMALIZATION             # y = gamma * xn + beta
+    BATCH_NORMALIZATION_BACKWARD    # y: the gradient, in place; gamma and beta are updated
+    # by tiles
+    UPDATE              # weights and bias, from the input x and the gradient y
+
+_CODES = (
+    "GATHER", "PRODUCT", "RELU", "LEAKY_RELU", "SIGMOID", "TANH", "GELU", "COPY", "DROPOUT", "SOFTMAX_LOSS",
+    "SIGMOID_LOSS", "IDENTITY_LOSS", "RELU_BACKWARD", "LEAKY_RELU_BACKWARD", "SIGMOID_BACKWARD", "TANH_BACKWARD",
+    "GELU_BACKWARD", "DROPOUT_BACKWARD", "BATCH_NORMALIZATION", "BATCH_NORMALIZATION_BACKWARD", "UPDATE",
+)
+OPERATION_CODES = {name: code for code, name in enumerate(_CODES)}
+
+cdef struct Operation:
+    int64_t code
+    int64_t inputs, outputs     # columns of x and y, padding left out
+    # Offsets into the arena, in elements
+    int64_t x, x_row            # and elements from one row to the next; -1 where x is the data itself
+    int64_t y, y_row
+    int64_t weights, bias       # of batch normalisation: gamma and beta
+    int64_t transposed          # weights for the gradient with respect to x, -1 where nobody needs it
+    int64_t state, bias_state   # the optimiser's; a second one follows each, like weights and bias in size
+    int64_t normalized          # xn of batch normalisation
+    int64_t statistics          # mean, variance, std, running mean, running variance; then the gradients of gamma, beta
+    int64_t looks_for_zeros     # x is data, which may be sparse (_core_zeros.pxi)
+    int64_t number              # of dropout: which one in the network
+    double setting              # slope, dropout ratio, momentum
+
+cdef enum Rule:
+    SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM
+
+_RULES = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam")
+OPTIMIZER_RULES = {name: rule for rule, name in enumerate(_RULES)}
+
+cdef struct Optimizer:
+    int64_t rule
+    int64_t updates             # so far
+    double lr
+    double first, second        # momentum, decay rate; beta1 and beta2
+    double weight_decay         # of AdamW
+    double penalty              # lambda of the L2 penalty on weights
+
+cdef struct Training:
+    const Operation* operations
+    Py_ssize_t count
+    const void* x               # data, contiguous rows
+    Py_ssize_t inputs
+    const int64_t* order        # rows of the data, batch after batch
+    const int64_t* labels       # of all the data
+    const void* targets         # likewise, where the loss takes no labels
+    const uint64_t* keys        # of dropout's masks, a row of them a step
+    Py_ssize_t dropouts
+    Py_ssize_t rows, batch_size, block_rows
+    Py_ssize_t scratch, scratch_size    # of each thread in the arena
+    const Optimizer* optimizer
+    double* losses              # of the rows of a batch
+    int32_t* correct
+    double* sums_of_squares     # of each tile of weights, for the penalty
+    # What the first thread sums up
+    double loss
+    int64_t correct_rows
+    Py_ssize_t step             # the next one
+    bint is_finite, stops
+    Py_ssize_t group            # panels for which a copy of x is used
+    double deadline
+    nnfast_barrier barrier
+
+cdef struct Batch:
+    Py_ssize_t step, first, rows

@@ -1,0 +1,422 @@
+"""The plan: a network flattened into a list of operations on one arena, which compiled code walks on its own.
+
+A `Plan` lays out the arena once, for the largest batch: weights and optimiser state in panels, and every value and
+gradient that a step needs. `load` copies the parameters in, `store` copies them back; between the two, epochs run
+without the interpreter. What a plan cannot hold (a layer, loss or optimiser written in Python) runs layer by layer,
+and `obstacle` says why.
+
+Layout of an operation: `_core_plan.pxi`; how the list is walked: `_core_step.pxi`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnfast import _threads
+from nnfast._kernels import kernels
+from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
+from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
+
+if TYPE_CHECKING:
+    from nnfast.network import Network
+
+_OPERATION = np.dtype(
+    [(name, np.int64) for name in (
+        "code", "inputs", "outputs", "x", "x_row", "y", "y_row", "weights", "bias", "transposed", "state", "bias_state",
+        "normalized", "statistics", "looks_for_zeros", "number",
+    )]
+    + [("setting", np.float64)]
+)
+_OPTIMIZER = np.dtype(
+    [("rule", np.int64), ("updates", np.int64)]
+    + [(name, np.float64) for name in ("lr", "first", "second", "weight_decay", "penalty")]
+)
+
+_IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH"}
+_LOSSES = {SoftmaxWithLoss: "SOFTMAX_LOSS", SigmoidWithLoss: "SIGMOID_LOSS", IdentityWithLoss: "IDENTITY_LOSS"}
+_LAYERS = (Affine, BatchNormalization, Dropout, Gelu, Identity, *_IN_PLACE)
+# By optimiser: its rule, and the attributes that the rule calls first and second.
+_OPTIMIZERS = {
+    SGD: ("SGD", ()),
+    Momentum: ("Momentum", ("momentum",)),
+    Nesterov: ("Nesterov", ("momentum",)),
+    AdaGrad: ("AdaGrad", ()),
+    RMSprop: ("RMSprop", ("decay_rate",)),
+    Adam: ("Adam", ("beta1", "beta2")),
+    AdamW: ("Adam", ("beta1", "beta2")),
+}
+
+_ALIGNMENT = 16
+"""Elements: a cache line of float32."""
+
+_BLOCK_BYTES = 1 << 18
+"""Of values and gradients in a block of rows, which goes through all layers before the next: a part of the L2 cache."""
+
+_FEWEST_BLOCK_ROWS = 64
+"""Fewer would read the weights too often."""
+
+_GROUP_BYTES = 3 << 17
+"""Of gradients of outputs for which a copy of inputs is used in an update, so that both stay in the L2 cache."""
+
+_SECONDS = 0.1
+"""After which compiled code returns, so that Ctrl-C is noticed and the progress bar moves."""
+
+
+def obstacle(network: "Network", optimizer: Any) -> str | None:
+    """What keeps a fit of `network` with `optimizer` from running as a plan; None if nothing does."""
+    for name, layer in network.layers.items():
+        if type(layer) not in _LAYERS:
+            return f"layer {name} is written in Python"
+        if type(layer) is Dropout and layer.generator is None:
+            return f"layer {name} draws from numpy.random"
+    if type(network.last_layer) not in _LOSSES:
+        return f"the loss {type(network.last_layer).__name__} is written in Python"
+    if type(optimizer) not in _OPTIMIZERS:
+        return f"the optimiser {type(optimizer).__name__} is written in Python"
+    if not network.trains_as_given():
+        return f"{type(network).__name__} has a training step of its own"
+    arrays = list(network.params.values())
+    if not arrays:
+        return "there is nothing to train"
+    if network.inputs is None or network.outputs is None:
+        return "its numbers of inputs and outputs are not known"
+    if any(array.dtype.newbyteorder("=") != network.dtype for array in network.state()):
+        return "its parameters are not of one dtype"
+    if any(np.may_share_memory(one, other) for one, other in combinations(arrays, 2)):
+        return "two of its parameters share memory"
+    return None
+
+
+def described(network: "Network", optimizer: Any, batch_size: int) -> str:
+    """How a fit would train, in a line for `Network.summary`."""
+    why = obstacle(network, optimizer)
+    if why is not None:
+        return f"trains layer by layer: {why}"
+    megabytes = Plan(network, optimizer, batch_size).nbytes / 1e6
+    return (f"trains in compiled code, in {megabytes:.1f} MB of memory "
+            f"(batches of {batch_size:,} with {type(optimizer).__name__})")
+
+
+@dataclass
+class _Rows:
+    """Rows in the arena, of values or of gradients: where the first begins, and how far it is to the next."""
+
+    offset: int
+    stride: int
+    is_needed: bool = False
+    """Whether a backward operation reads what is there now, so that nothing may write over it."""
+
+
+@dataclass
+class _Link:
+    """A layer's place in the chain, and where what belongs to it lies in the arena, by field of an operation."""
+
+    layer: Any
+    x: _Rows
+    inputs: int
+    y: _Rows
+    outputs: int
+    fields: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Trained:
+    """A parameter and where it lies in the arena, with its states one after the other."""
+
+    key: str
+    layer: Any
+    name: str
+    offset: int
+    size: int
+    state: int
+    transposed: int = -1
+
+    @property
+    def array(self) -> np.ndarray:
+        """The user's array."""
+        array: np.ndarray = getattr(self.layer, self.name)
+        return array
+
+
+class _Layout:
+    """Operations, and the places in the arena that they refer to."""
+
+    def __init__(self, network: "Network", states: int, batch_size: int) -> None:
+        self.size = 0
+        self.operations: list[np.ndarray] = []
+        self.trained: list[_Trained] = []
+        self.statistics: list[tuple[BatchNormalization, int]] = []
+        self.dropouts = 0
+        self.multiply_adds = 0      # a row
+        self.row_bytes = 0          # of values and gradients
+        self._kernels = kernels(network.dtype)
+        self._itemsize = network.dtype.itemsize
+        self._states = states
+        self._batch_size = batch_size
+        inputs: Any = network.inputs    # known: it would have been an obstacle
+        self._lay_out(list(network.layers.values()), inputs, network.last_layer)
+
+    def padded(self, columns: int) -> int:
+        """Columns in whole vectors."""
+        vector: int = self._kernels.VECTOR
+        return -(-columns // vector) * vector
+
+    def scratch_size(self, block_rows: int, group_columns: int) -> int:
+        """Elements that each thread needs for itself.
+
+        For the data of a block of rows, or for the columns of x and the gradient of a block of weights.
+        """
+        columns = min(group_columns, max(self.padded(one.array.shape[-1]) for one in self.trained))
+        of_rows = min(block_rows, self._batch_size) * self._input_stride
+        of_weights = self._kernels.UPDATE_ROWS * (self._kernels.UPDATE_DEPTH + columns)
+        size: int = -(-max(of_rows, of_weights) // _ALIGNMENT) * _ALIGNMENT
+        return size
+
+    def _place(self, size: int) -> int:
+        offset = self.size
+        self.size += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return offset
+
+    def _stride(self, width: int) -> int:
+        """Elements from one row of so many columns to the next."""
+        stride, line = self.padded(width), 64 // self._itemsize
+        if stride > 4 * line and stride % (4 * line) == 0:
+            stride += line      # a multiple of 256 bytes puts the same columns of all rows into few sets of a cache
+        return stride
+
+    def _rows(self, width: int) -> _Rows:
+        stride = self._stride(width)
+        self.row_bytes += stride * self._itemsize
+        return _Rows(self._place(self._batch_size * stride), stride)
+
+    def _operation(
+        self, code: str, y: _Rows, outputs: int, x: _Rows | None = None, setting: float = 0, **fields: int
+    ) -> np.ndarray:
+        operation = np.zeros((), _OPERATION)
+        operation["code"], operation["outputs"], operation["setting"] = self._kernels.OPERATION_CODES[code], outputs, setting
+        operation["y"], operation["y_row"] = y.offset, y.stride
+        if x is not None:
+            operation["x"], operation["x_row"] = x.offset, x.stride
+        for name, value in fields.items():
+            operation[name] = value
+        return operation
+
+    def _add(self, *arguments: Any, **fields: Any) -> None:
+        self.operations.append(self._operation(*arguments, **fields))
+
+    def _train(self, layer: Any, name: str, size: int, transposed: int = -1) -> _Trained:
+        """Places for a parameter and its states."""
+        key = f"{name}{1 + sum(other.name == name for other in self.trained)}"
+        self.trained.append(
+            _Trained(key, layer, name, self._place(size), size, self._place(self._states * size), transposed))
+        return self.trained[-1]
+
+    def _lay_out(self, layers: list[Any], inputs: int, loss: Any) -> None:
+        first = next(place for place, layer in enumerate(layers) if getattr(layer, "params", {}))
+        width = inputs
+        self._input_stride = self._stride(inputs)
+        if type(layers[0]) is Affine:   # reads the data itself
+            rows = _Rows(-1, self._input_stride)
+        else:
+            rows = self._rows(inputs)
+            self._add("GATHER", rows, width)
+        links: list[_Link] = []
+        for place, layer in enumerate(layers):
+            links.append(self._forward(layer, rows, width, is_first=place == 0, passes_on=place > first))
+            rows, width = links[-1].y, links[-1].outputs
+        gradient = self._rows(width)
+        self._add(_LOSSES[type(loss)], gradient, width, rows)
+        updates: list[np.ndarray] = []
+        for link in reversed(links[first:]):
+            gradient = self._backward(link, gradient, updates, passes_on=link is not links[first])
+        self.operations += updates
+
+    def _forward(self, layer: Any, x: _Rows, width: int, *, is_first: bool, passes_on: bool) -> _Link:
+        """Add a layer's forward operation."""
+        if isinstance(layer, Affine):
+            transposed = self._place(layer.outputs * self.padded(width)) if passes_on else -1
+            weights = self._train(layer, "W", width * self.padded(layer.outputs), transposed)
+            bias = self._train(layer, "b", self.padded(layer.outputs))
+            fields = {
+                "weights": weights.offset, "bias": bias.offset, "state": weights.state, "bias_state": bias.state,
+                "transposed": transposed, "looks_for_zeros": is_first,
+            }
+            link = _Link(layer, x, width, self._rows(layer.outputs), layer.outputs, fields)
+            self._add("PRODUCT", link.y, link.outputs, x, inputs=width, **fields)
+            self.multiply_adds += (2 + passes_on) * width * layer.outputs
+            return link
+        if isinstance(layer, Identity):
+            return _Link(layer, x, width, x, width)
+        if isinstance(layer, BatchNormalization):
+            gamma, beta = (self._train(layer, name, self.padded(width)) for name in ("gamma", "beta"))
+            fields = {
+                "weights": gamma.offset, "bias": beta.offset, "state": gamma.state, "bias_state": beta.state,
+                "normalized": self._rows(width).offset, "statistics": self._place(7 * self.padded(width)),
+            }
+            self.statistics.append((layer, fields["statistics"]))
+            link = _Link(layer, x, width, self._rows(width), width, fields)
+            self._add("BATCH_NORMALIZATION", link.y, width, x, layer.momentum, **fields)
+            return link
+        if isinstance(layer, Gelu):
+            link = _Link(layer, x, width, self._rows(width), width)
+            self._add("GELU", link.y, width, x)
+            return link
+        if isinstance(layer, Dropout):
+            link = _Link(layer, x, width, self._rows(width) if x.is_needed else x, width, {"number": self.dropouts})
+            self._add("DROPOUT", link.y, width, x, layer.dropout_ratio, **link.fields)
+            self.dropouts += 1
+            return link
+        link = _Link(layer, x, width, x, width)
+        if x.is_needed:
+            link.y = self._rows(width)
+            self._add("COPY", link.y, width, x)
+        self._add(_IN_PLACE[type(layer)], link.y, width, setting=getattr(layer, "slope", 0))
+        link.y = replace(link.y, is_needed=True)
+        return link
+
+    def _backward(self, link: _Link, gradient: _Rows, updates: list[np.ndarray], *, passes_on: bool) -> _Rows:
+        """Add a layer's backward operation and its update; returns where the gradient is that it passes on."""
+        layer, fields = link.layer, link.fields
+        if isinstance(layer, Affine):
+            updates.append(self._operation("UPDATE", gradient, link.outputs, link.x, inputs=link.inputs, **fields))
+            if not passes_on:
+                return gradient
+            passed = self._rows(link.inputs)
+            self._add("PRODUCT", passed, link.inputs, gradient, inputs=link.outputs, weights=fields["transposed"],
+                      bias=-1)
+            return passed
+        if isinstance(layer, BatchNormalization):
+            self._add("BATCH_NORMALIZATION_BACKWARD", gradient, link.outputs, **fields)
+        elif isinstance(layer, Gelu):
+            self._add("GELU_BACKWARD", gradient, link.outputs, link.x)
+        elif isinstance(layer, Dropout):
+            self._add("DROPOUT_BACKWARD", gradient, link.outputs, setting=layer.dropout_ratio, **fields)
+        elif not isinstance(layer, Identity):
+            self._add(f"{_IN_PLACE[type(layer)]}_BACKWARD", gradient, link.outputs, link.y, getattr(layer, "slope", 0))
+        return gradient
+
+
+class Plan:
+    """A network and an optimiser, ready to train in batches of at most `batch_size` rows.
+
+    There must be no `obstacle`.
+    """
+
+    def __init__(self, network: "Network", optimizer: Any, batch_size: int) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self._batch_size = batch_size
+        self._kernels = kernels(network.dtype)
+        self._layout = _Layout(network, len(optimizer._states), batch_size)
+        self._operations = np.array(self._layout.operations)
+        self._threads = _threads.for_steps(batch_size, self._layout.multiply_adds)
+        self._block_rows = max(_FEWEST_BLOCK_ROWS, _BLOCK_BYTES // self._layout.row_bytes // 8 * 8)
+        panel = self._kernels.PANEL_VECTORS * self._kernels.VECTOR
+        depth = min(batch_size, self._kernels.UPDATE_DEPTH)
+        self._group = max(1, _GROUP_BYTES // (depth * panel * network.dtype.itemsize))
+        self._scratch_size = self._layout.scratch_size(self._block_rows, self._group * panel)
+        self._arena = _aligned_zeros(self._layout.size + self._threads * self._scratch_size, network.dtype)
+        self._losses = np.zeros(batch_size)
+        self._correct = np.zeros(batch_size, np.int32)
+        # One for each tile, and a tile has at least 4 rows.
+        self._sums_of_squares = np.zeros(sum(
+            (one.array.shape[0] // 4 + 1) * -(-one.array.shape[-1] // panel) for one in self._layout.trained))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a fit allocates: the arena, and what is beside it."""
+        arrays = (self._operations, self._arena, self._losses, self._correct, self._sums_of_squares)
+        return sum(array.nbytes for array in arrays)
+
+    def epoch(
+        self, x: np.ndarray, t: np.ndarray, order: np.ndarray, told: Callable[[int], None]
+    ) -> tuple[int, bool, float, int]:
+        """Train on all rows once, in batches of `order`; `told` hears of every so many steps.
+
+        Returns the steps taken, whether the last loss was finite (else the epoch ended there), and sums over the rows:
+        their losses, and how many were classified right. The network has not changed until `store`.
+        """
+        steps = -(-x.shape[0] // self._batch_size)
+        nothing = np.empty((0, 0), x.dtype)
+        labels, targets = (t, nothing) if t.dtype == np.int64 else (np.empty(0, np.int64), t)
+        keys = self.network.generator.integers(1 << 64, size=(steps, self._layout.dropouts), dtype=np.uint64)
+        self._load()
+        step, is_finite, loss, correct = 0, True, 0.0, 0
+        while step < steps and is_finite:
+            before = step
+            step, is_finite, more_loss, more_correct = self._kernels.train(
+                self._operations, self._arena, x, labels, targets, order, keys, self._settings(), self._losses,
+                self._correct, self._sums_of_squares, self._batch_size, self._block_rows, self._group, self._layout.size,
+                self._scratch_size, step, _SECONDS, self._threads,
+            )
+            loss, correct = loss + more_loss, correct + more_correct
+            told(step - before)
+        return step, is_finite, loss, correct
+
+    def _settings(self) -> np.ndarray:
+        """The optimiser's, as compiled code takes them."""
+        rule, names = _OPTIMIZERS[type(self.optimizer)]
+        settings = np.zeros(1, _OPTIMIZER)
+        settings["rule"] = self._kernels.OPTIMIZER_RULES[rule]
+        settings["updates"] = getattr(self.optimizer, "iter", 0)
+        settings["lr"] = self.optimizer.lr
+        for place, name in zip(("first", "second"), names, strict=False):
+            settings[place] = getattr(self.optimizer, name)
+        settings["weight_decay"] = getattr(self.optimizer, "weight_decay", 0)
+        settings["penalty"] = self.network.weight_decay_lambda
+        return settings
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The parameters as they are in the arena, by key: flat, in panels, padded with zeros."""
+        return {one.key: self._arena[one.offset : one.offset + one.size] for one in self._layout.trained}
+
+    def _load(self) -> None:
+        """Copy parameters, states and statistics into the arena."""
+        states = self.optimizer.states(self.network.params)
+        for one in self._layout.trained:
+            self._pack(one.array, one.offset, one.size)
+            if one.transposed >= 0:
+                self._pack(one.array.T, one.transposed, self._layout.padded(one.array.shape[0]) * one.array.shape[1])
+            for number, state in enumerate(states[one.key]):
+                self._pack(state.reshape(one.array.shape), one.state + number * one.size, one.size)
+        for layer, offset in self._layout.statistics:
+            padded = self._layout.padded(layer.inputs)
+            for number, array in enumerate(layer.statistics, 3):
+                self._pack(array, offset + number * padded, padded)
+
+    def store(self, steps: int) -> None:
+        """Copy parameters, states and statistics back into the user's arrays, after so many steps."""
+        states = self.optimizer.states(self.network.params)
+        for one in self._layout.trained:
+            self._unpack(one.offset, one.size, one.array)
+            for number, state in enumerate(states[one.key]):
+                self._unpack(one.state + number * one.size, one.size, state.reshape(one.array.shape))
+        for layer, offset in self._layout.statistics:
+            padded = self._layout.padded(layer.inputs)
+            for number, array in enumerate(layer.statistics, 3):
+                self._unpack(offset + number * padded, padded, array)
+        if hasattr(self.optimizer, "iter"):
+            self.optimizer.iter += steps
+
+    def _pack(self, array: np.ndarray, offset: int, size: int) -> None:
+        rows = np.ascontiguousarray(array, self._arena.dtype)
+        self._kernels.pack(rows.reshape(1, -1) if rows.ndim == 1 else rows, self._arena[offset : offset + size])
+
+    def _unpack(self, offset: int, size: int, array: np.ndarray) -> None:
+        panels = self._arena[offset : offset + size]
+        rows = array if array.flags.carray and array.dtype == panels.dtype else np.empty(array.shape, panels.dtype)
+        self._kernels.unpack(panels, rows.reshape(1, -1) if rows.ndim == 1 else rows)
+        if rows is not array:
+            array[...] = rows
+
+
+def _aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin at a cache line."""
+    memory = np.zeros(size * dtype.itemsize + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size * dtype.itemsize].view(dtype)

@@ -1,0 +1,548 @@
+"""Training by a plan: in compiled code, and yet what the layers do one by one, for every layer, loss and optimiser."""
+
+import copy
+import itertools
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+import nnfast
+from nnfast import (
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Affine,
+    BatchNormalization,
+    Dropout,
+    Gelu,
+    Identity,
+    IdentityWithLoss,
+    LeakyRelu,
+    Momentum,
+    MultiLayerNet,
+    MultiLayerNetExtend,
+    Nesterov,
+    Network,
+    Relu,
+    RMSprop,
+    Sigmoid,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+    Tanh,
+    TwoLayerNet,
+    _kernels,
+    _plan,
+    _threads,
+)
+
+ACTIVATIONS = [Relu, Sigmoid, Tanh, LeakyRelu, Gelu, Identity]
+LOSSES = [SoftmaxWithLoss, SigmoidWithLoss, IdentityWithLoss]
+OPTIMIZERS = {
+    "SGD": lambda: SGD(0.1),
+    "Momentum": lambda: Momentum(0.05, 0.8),
+    "Nesterov": lambda: Nesterov(0.05, 0.8),
+    "AdaGrad": lambda: AdaGrad(0.05),
+    "RMSprop": lambda: RMSprop(0.01, 0.9),
+    "Adam": lambda: Adam(0.01, 0.8, 0.95),
+    "AdamW": lambda: AdamW(0.01, weight_decay=0.3),
+}
+
+
+@pytest.fixture
+def each_build(build, monkeypatch):
+    """Plans run on each build in turn."""
+    found = {np.dtype(dtype): _kernels.specialised(build, np.dtype(dtype)) for dtype in ("float32", "float64")}
+    monkeypatch.setattr(_plan, "kernels", found.__getitem__)
+
+
+def with_threads(monkeypatch, threads):
+    """Small networks too are trained by so many threads."""
+    monkeypatch.setattr(_threads, "for_steps", lambda rows, multiply_adds: threads)
+
+
+def data(rng, rows=53, inputs=20, outputs=5):
+    """Inputs, and targets that every loss takes: labels, and rows between 0 and 1."""
+    x = rng.standard_normal((rows, inputs))
+    return x, {SoftmaxWithLoss: rng.integers(0, outputs, rows), None: rng.random((rows, outputs))}
+
+
+def targets_for(loss, targets):
+    return targets.get(loss, targets[None])
+
+
+def trained(monkeypatch, make, x, t, *, planned, epochs=2, batch_size=10, optimizer=None, **options):
+    """The network, optimiser and history after a fit by a plan, or layer by layer."""
+    network = make()
+    optimizer = SGD(0.1) if optimizer is None else optimizer()
+    with monkeypatch.context() as patch:
+        if planned:
+            patch.setattr(Network, "training_step", None)       # nobody may call it
+            patch.setattr(Network, "trains_as_given", lambda self: True)
+            assert _plan.obstacle(network, optimizer) is None
+        else:
+            patch.setattr(_plan, "obstacle", lambda network, optimizer: "of the test")
+        history = network.fit(x, t, epochs=epochs, batch_size=batch_size, optimizer=optimizer, **options)
+    return network, optimizer, history
+
+
+def numbers(network, optimizer, history):
+    """Everything that a fit leaves behind, by name."""
+    found = dict(network.params)
+    found |= {f"state {place}": array for place, array in enumerate(network.state())}
+    for name in (*optimizer._states, "iter"):
+        value = getattr(optimizer, name, 0)
+        found |= {f"{name} {key}": array for key, array in value.items()} if isinstance(value, dict) else {name: value}
+    return found | {"loss": history.loss, "accuracy": history.accuracy}
+
+
+def assert_alike(found, expected, tolerance):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = np.max(np.abs(value), initial=1e-3)
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+def assert_both_ways_agree(monkeypatch, make, x, t, tolerance, **options):
+    expected = numbers(*trained(monkeypatch, make, x, t, planned=False, **options))
+    found = numbers(*trained(monkeypatch, make, x, t, planned=True, **options))
+    assert np.isfinite(found["loss"]).all()
+    assert_alike(found, expected, tolerance)
+    return found
+
+
+# The two ways agree
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_plan_trains_as_the_layers_do(each_build, monkeypatch, rng, dtype, activation, loss, optimizer):
+    x, targets = data(rng)
+    assert_both_ways_agree(
+        monkeypatch,
+        lambda: Network([Affine(20, 18), activation(), Affine(18, 9), Tanh(), Affine(9, 5)], loss(), seed=1, dtype=dtype),
+        x, targets_for(loss, targets), 1e-12 if dtype == np.float64 else 1e-4, optimizer=OPTIMIZERS[optimizer])
+
+
+# Biases before a batch normalisation have no gradient but rounding, so the layers before it are without one.
+CHAINS = {
+    "dropout": lambda: [Affine(20, 18), Relu(), Dropout(0.3), Affine(18, 5)],
+    "dropout of the input": lambda: [Dropout(0.2), Affine(20, 18), Relu(), Affine(18, 5)],
+    "two dropouts": lambda: [Affine(20, 18), Dropout(0.5), Tanh(), Dropout(0.1), Affine(18, 5)],
+    "dropout of scores": lambda: [Affine(20, 5), Dropout(0.4)],
+    "batch normalisation of the input": lambda: [BatchNormalization(20), Affine(20, 18), Relu(), Affine(18, 5)],
+    "batch normalisation of scores": lambda: [BatchNormalization(20), Tanh(), Affine(20, 5), Relu(),
+                                              BatchNormalization(5, momentum=0.5)],
+    "two batch normalisations": lambda: [BatchNormalization(20), Tanh(), BatchNormalization(20), Affine(20, 5)],
+    "nothing else to train": lambda: [Tanh(), BatchNormalization(20)],
+    "activation first": lambda: [Relu(), Affine(20, 5)],
+    "activation last": lambda: [Affine(20, 18), Relu(), Affine(18, 5), Sigmoid()],
+    "two activations": lambda: [Affine(20, 18), Relu(), Tanh(), Affine(18, 5)],
+    "three activations": lambda: [Affine(20, 18), Sigmoid(), Gelu(), LeakyRelu(0.3), Affine(18, 5)],
+    "activations and dropout": lambda: [Affine(20, 18), Tanh(), Dropout(0.5), Sigmoid(), Dropout(0.5), Affine(18, 5)],
+    "gelu twice": lambda: [Gelu(), Gelu(), Affine(20, 5), Gelu()],
+    "affine after affine": lambda: [Affine(20, 18), Affine(18, 7), Identity(), Affine(7, 5)],
+    "one layer": lambda: [Affine(20, 5)],
+    "identities": lambda: [Identity(), Affine(20, 5), Identity(), Identity()],
+    "everything": lambda: [Dropout(0.1), Gelu(), Relu(), BatchNormalization(20), Identity(), Affine(20, 33), Sigmoid(),
+                           Dropout(0.1), Tanh(), Affine(33, 5), LeakyRelu(), Gelu()],
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_layers_in_any_order_train_as_one_by_one(each_build, monkeypatch, rng, chain, optimizer):
+    x, targets = data(rng)
+    assert_both_ways_agree(monkeypatch, lambda: Network(CHAINS[chain](), seed=1, dtype="float64"), x,
+                           targets[SoftmaxWithLoss], 1e-11, optimizer=OPTIMIZERS[optimizer])
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_the_bits_do_not_depend_on_the_number_of_threads(each_build, monkeypatch, rng, dtype, chain):
+    x, targets = data(rng)
+    results = []
+    for threads in (1, 2, 3, 8):
+        with_threads(monkeypatch, threads)
+        results.append(numbers(*trained(
+            monkeypatch, lambda: Network(CHAINS[chain](), seed=1, dtype=dtype), x, targets[SoftmaxWithLoss],
+            planned=True, batch_size=13, optimizer=OPTIMIZERS["Adam"])))
+    for other in results[1:]:
+        for name, value in results[0].items():
+            np.testing.assert_array_equal(other[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 33, 47, 48, 49, 50, 63, 64, 65, 97])
+def test_widths_around_the_tile_train_as_one_by_one(each_build, monkeypatch, rng, dtype, width, threads):
+    with_threads(monkeypatch, threads)
+    x = rng.standard_normal((21, width))
+    t = rng.integers(0, width, 21)
+    assert_both_ways_agree(
+        monkeypatch, lambda: Network([Affine(width, width), Tanh(), Affine(width, width)], seed=1, dtype=dtype),
+        x, t, 1e-12 if dtype == np.float64 else 1e-4, batch_size=10)     # the last batch has one row
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 63, 64, 65, 511, 512, 513, 1030])
+def test_batches_of_any_size_train_as_one_by_one(each_build, monkeypatch, rng, rows):
+    with_threads(monkeypatch, 2)
+    x = rng.standard_normal((rows, 11))
+    t = rng.integers(0, 3, rows)
+    make = lambda: Network([Affine(11, 19), Relu(), Affine(19, 3)], seed=1, dtype="float64")
+    assert_both_ways_agree(monkeypatch, make, x, t, 1e-12, batch_size=rows)
+    assert_both_ways_agree(monkeypatch, make, x[:20], t[:20], 1e-12, batch_size=1)
+    assert_both_ways_agree(monkeypatch, make, x, t, 1e-12, batch_size=rows + 1, shuffle=False)
+
+
+def test_wide_layers_train_as_one_by_one(each_build, monkeypatch, rng, dtype):
+    """More panels than one group, more columns of data than one block, more classes than go side by side."""
+    with_threads(monkeypatch, 2)
+    x = rng.standard_normal((130, 600))
+    t = rng.integers(0, 40, 130)
+    monkeypatch.setattr(_plan, "_GROUP_BYTES", 1 << 15)
+    assert_both_ways_agree(
+        monkeypatch, lambda: Network([Affine(600, 530), Relu(), Affine(530, 40)], seed=1, dtype=dtype), x, t,
+        1e-12 if dtype == np.float64 else 1e-4, batch_size=70)
+
+
+def test_sparse_data_train_as_one_by_one(each_build, monkeypatch, rng, dtype):
+    with_threads(monkeypatch, 2)
+    x = rng.standard_normal((150, 300)) * (rng.random(300) < 0.3)
+    assert np.mean(x == 0) > 0.5
+    assert_both_ways_agree(
+        monkeypatch, lambda: Network([Affine(300, 50), Relu(), Affine(50, 5)], seed=1, dtype=dtype), x,
+        rng.integers(0, 5, 150), 1e-12 if dtype == np.float64 else 1e-4, batch_size=80)
+
+
+def test_one_class_and_one_row_are_learned_from(each_build, monkeypatch, rng):
+    assert_both_ways_agree(monkeypatch, lambda: Network([Affine(3, 1)], seed=1), rng.standard_normal((1, 3)), [0], 1e-6)
+
+
+def test_a_hundred_layers_train_as_one_by_one(monkeypatch, rng):
+    with_threads(monkeypatch, 2)
+    layers = lambda: [layer for _ in range(50) for layer in (Affine(6, 6, init="xavier"), Tanh())]
+    found = assert_both_ways_agree(monkeypatch, lambda: Network(layers(), seed=1, dtype="float64"),
+                                   rng.standard_normal((30, 6)), rng.integers(0, 6, 30), 1e-10)
+    assert "W50" in found
+
+
+@pytest.mark.parametrize("make", [
+    lambda: TwoLayerNet(20, 7, 5),
+    lambda: MultiLayerNet(20, [9, 8], 5, activation="sigmoid", weight_decay_lambda=0.1),
+    lambda: MultiLayerNetExtend(20, [9], 5, weight_decay_lambda=0.2, use_batchnorm=True),
+], ids=["TwoLayerNet", "MultiLayerNet", "MultiLayerNetExtend"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_books_networks_train_as_one_by_one(each_build, monkeypatch, rng, make, threads):
+    with_threads(monkeypatch, threads)
+    x, targets = data(rng)
+
+    def seeded():
+        np.random.seed(1)
+        network = make()
+        network.generator = np.random.default_rng(2)
+        return network
+
+    assert_both_ways_agree(monkeypatch, seeded, x, targets[SoftmaxWithLoss], 1e-11)
+
+
+def test_weight_decay_is_part_of_the_loss_that_is_told(monkeypatch, rng):
+    x, targets = data(rng, rows=10)
+    t = targets[SoftmaxWithLoss]
+    network = MultiLayerNet(20, [9], 5, weight_decay_lambda=0.5)
+    expected = network.loss(x, t)
+    assert network.fit(x, t, batch_size=10).loss[0] == pytest.approx(expected, rel=1e-12)
+    assert expected > 0.5 / 2 * np.sum(network.params["W1"] ** 2)
+
+
+# The user's arrays
+
+@pytest.mark.parametrize("change", [np.asfortranarray, lambda array: array[::-1][::-1], lambda array: array.astype(">f8"),
+                                    lambda array: np.repeat(array, 2, axis=-1)[..., ::2]],
+                         ids=["F order", "reversed twice", "big-endian", "every second"])
+def test_given_arrays_of_any_layout_are_trained_in_place(monkeypatch, rng, change):
+    x, targets = data(rng)
+    plain = [rng.standard_normal(shape) for shape in ((20, 7), 7, (7, 5), 5)]
+    given = [change(array.copy()) for array in plain]
+    make = lambda arrays: Network([Affine(*arrays[:2]), Relu(), Affine(*arrays[2:])], seed=1)
+    expected, *_ = trained(monkeypatch, lambda: make(plain), x, targets[SoftmaxWithLoss], planned=True)
+    network, *_ = trained(monkeypatch, lambda: make(given), x, targets[SoftmaxWithLoss], planned=True)
+    for array, key in zip(given, ("W1", "b1", "W2", "b2"), strict=True):
+        assert np.shares_memory(network.params[key], array)
+        np.testing.assert_array_equal(array, expected.params[key])
+
+
+def test_a_read_only_parameter_is_refused_before_anything_changes(rng):
+    x, targets = data(rng)
+    network = Network([Affine(20, 7), Relu(), Affine(7, 5)], seed=1)
+    network.params["b2"].flags.writeable = False
+    before = copy.deepcopy(network.state())
+    with pytest.raises(ValueError, match=r"^params\['b2'\] is read-only"):
+        network.fit(x, targets[SoftmaxWithLoss])
+    np.testing.assert_equal(network.state(), before)
+
+
+def test_an_optimizer_of_another_network_is_refused(rng):
+    x, targets = data(rng)
+    adam = Adam()
+    Network([Affine(20, 5)]).fit(x, targets[SoftmaxWithLoss], optimizer=adam)
+    with pytest.raises(ValueError, match="make a new one for each network"):
+        Network([Affine(20, 7), Affine(7, 5)]).fit(x, targets[SoftmaxWithLoss], optimizer=adam)
+
+
+def test_what_a_callback_changes_is_trained_on(monkeypatch, rng):
+    x, targets = data(rng)
+
+    def change(epoch):
+        epoch.network.params["W1"] *= 0.5                                       # in place
+        epoch.network.layers["Affine2"].b = np.full(5, float(epoch.number))     # another array
+        optimizers[-1].lr *= 0.3
+
+    optimizers = []
+
+    def optimizer():
+        optimizers.append(Momentum(0.1))
+        return optimizers[-1]
+
+    assert_both_ways_agree(
+        monkeypatch, lambda: Network([Affine(20, 7), Relu(), Affine(7, 5)], seed=1, dtype="float64"), x,
+        targets[SoftmaxWithLoss], 1e-12, epochs=4, optimizer=optimizer, callbacks=[change])
+
+
+def test_two_fits_go_on_where_the_first_ended(rng):
+    x, targets = data(rng)
+    t = targets[SoftmaxWithLoss]
+    results = []
+    for epochs in ([4], [1, 3], [2, 1, 1]):
+        network, adam = Network([Affine(20, 7), Relu(), Affine(7, 5)], seed=1), Adam()
+        for count in epochs:
+            network.fit(x, t, epochs=count, batch_size=7, optimizer=adam)
+        results.append(np.concatenate([array.ravel() for array in network.state()]).tobytes())
+        assert adam.iter == 4 * 8
+    assert results[1:] == results[:1] * 2
+
+
+# What stands in a plan's way
+
+class OwnRelu(Relu):
+    pass
+
+
+class OwnAdam(Adam):
+    pass
+
+
+class OwnLoss(SoftmaxWithLoss):
+    pass
+
+
+class OwnNetwork(Network):
+    def training_step(self, x, t):
+        return super().training_step(x, t)
+
+
+def tied():
+    affine = Affine(5, 5)
+    affine.draw(np.random.default_rng(0), np.dtype("float32"))
+    return [affine, Affine(affine.W, np.zeros(5, np.float32))]
+
+
+@pytest.mark.parametrize(("network", "optimizer", "why"), [
+    (lambda: Network([Affine(5, 5), OwnRelu(), Affine(5, 5)]), SGD, "layer OwnRelu1 is written in Python"),
+    (lambda: Network([Affine(5, 5)], OwnLoss()), SGD, "the loss OwnLoss is written in Python"),
+    (lambda: Network([Affine(5, 5)]), OwnAdam, "the optimiser OwnAdam is written in Python"),
+    (lambda: OwnNetwork([Affine(5, 5)]), SGD, "OwnNetwork has a training step of its own"),
+    (lambda: Network(tied()), SGD, "two of its parameters share memory"),
+    (lambda: Network([Relu()]), SGD, "there is nothing to train"),
+    (lambda: MultiLayerNetExtend(5, [5], 5, use_dropout=True), SGD, "layer Dropout1 draws from numpy.random"),
+], ids=["layer", "loss", "optimiser", "network", "tied weights", "nothing", "the book's dropout"])
+def test_what_no_plan_can_hold_trains_layer_by_layer_and_the_summary_says_why(rng, network, optimizer, why):
+    network = network()
+    assert network.summary(optimizer=optimizer()).endswith(f"\ntrains layer by layer: {why}")
+    if network.inputs:
+        x, t = rng.standard_normal((30, 5)), rng.integers(0, 5, 30)
+        history = network.fit(x, t, epochs=20, batch_size=10, optimizer=optimizer(0.01))
+        assert history.loss[-1] < history.loss[0]
+
+
+def test_the_summary_says_how_much_memory_a_fit_takes(monkeypatch):
+    with_threads(monkeypatch, 1)
+    network = Network([Affine(784, 1000), Relu(), Affine(1000, 10)])
+    *_, small = network.summary(batch_size=10).splitlines()
+    *_, large = network.summary(batch_size=1000, optimizer=Adam()).splitlines()
+    assert small.startswith("trains in compiled code, in ") and small.endswith(" MB of memory (batches of 10 with SGD)")
+    assert large.endswith(" MB of memory (batches of 1,000 with Adam)")
+    megabytes = [float(line.split(" MB")[0].rpartition(" ")[2]) for line in (small, large)]
+    # Weights, one transposed copy of the last layer's; with Adam twice as much again; 1000 rows of values and gradients.
+    assert 3.2 < megabytes[0] < 4.5
+    assert 3.2 * 3 + 8 < megabytes[1] < 3.2 * 3 + 8 + 2
+
+
+def test_wrong_settings_of_a_summary_are_refused():
+    network = Network([Affine(2, 2)])
+    with pytest.raises(ValueError, match=r"^batch_size is 0"):
+        network.summary(batch_size=0)
+    with pytest.raises(TypeError, match=r"^optimizer"):
+        network.summary(optimizer="adam")
+
+
+# How it runs
+
+def test_memory_stays_the_same_over_ten_thousand_steps(rng):
+    resource = pytest.importorskip("resource")
+    x, targets = data(rng, rows=1000)
+    network, adam = Network([Affine(20, 30), Relu(), Affine(30, 5)], seed=1), Adam()
+    network.fit(x, targets[SoftmaxWithLoss], epochs=20, batch_size=10, optimizer=adam)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    network.fit(x, targets[SoftmaxWithLoss], epochs=100, batch_size=10, optimizer=adam)    # 100 steps an epoch
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1024   # kilobytes (bytes on macOS)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_other_python_threads_run_during_a_fit(monkeypatch, rng, threads):
+    with_threads(monkeypatch, threads)
+    monkeypatch.setattr(_plan, "_SECONDS", 1000)    # an epoch is one call of compiled code
+    network = Network([Affine(300, 300), Relu(), Affine(300, 5)], seed=1)
+    x, t = rng.standard_normal((20_000, 300)).astype(np.float32), rng.integers(0, 5, 20_000)
+    plan = _plan.Plan(network, SGD(), 100)
+    ticks, done = [], threading.Event()
+
+    def tick():
+        while not done.wait(0.001):
+            ticks.append(len(ticks))
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    before = len(ticks)
+    plan.epoch(x, t, np.arange(20_000), lambda steps: done.set())   # at once when the call is over
+    thread.join()
+    assert len(ticks) - before > 10
+
+
+def test_ctrl_c_in_the_middle_of_an_epoch_leaves_the_last_finished_one(monkeypatch, rng):
+    network = Network([Affine(400, 400), Relu(), Affine(400, 5)], seed=1)
+    x, t = rng.standard_normal((20_000, 400)).astype(np.float32), rng.integers(0, 5, 20_000)
+    generator_states, weights, momentum = [], [], Momentum(0.001)
+    monkeypatch.setattr(_plan, "_SECONDS", 0.01)
+
+    def note(epoch):
+        generator_states.append(network.generator.bit_generator.state)
+        weights.append([array.copy() for array in (*network.state(), *momentum.v.values())])
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        network.fit(x, t, epochs=1000, batch_size=20, optimizer=momentum, callbacks=[note])
+    for array, expected in zip((*network.state(), *momentum.v.values()), weights[-1], strict=True):
+        np.testing.assert_array_equal(array, expected)
+    assert network.generator.bit_generator.state == generator_states[-1]
+    network.fit(x[:100], t[:100])      # and it can go on
+
+
+def test_a_loss_that_overflows_is_named_and_the_weights_are_as_before(each_build, monkeypatch, rng):
+    with_threads(monkeypatch, 2)
+    x, targets = data(rng)
+    network, adam = Network([Affine(20, 30), Relu(), Affine(30, 5)], seed=1), Adam(1e38)
+    before = copy.deepcopy([*network.state(), network.generator.bit_generator.state])
+    with pytest.raises(FloatingPointError, match=r"^(the loss|W\d|b\d) became (nan|inf).* in epoch 1"):
+        network.fit(x, targets[SoftmaxWithLoss], batch_size=10, epochs=5, optimizer=adam)
+    np.testing.assert_equal([*network.state(), network.generator.bit_generator.state], before)
+    assert adam.iter == 0 and not any(state.any() for state in adam.m.values())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_subnormal_numbers_are_numbers_again_after_a_fit(each_build, monkeypatch, rng, threads):
+    with_threads(monkeypatch, threads)
+    x, targets = data(rng)
+    Network([Affine(20, 5)], seed=1).fit(x, targets[SoftmaxWithLoss])
+    assert (np.full(3, 1e-40, np.float32) * np.float32(0.5) > 0).all()
+    with pytest.raises(FloatingPointError):
+        Network([Affine(20, 9), Relu(), Affine(9, 5)], seed=1).fit(x, targets[SoftmaxWithLoss], optimizer=Adam(1e38),
+                                                                   epochs=9)
+    assert (np.full(3, 1e-40, np.float32) * np.float32(0.5) > 0).all()
+
+
+def test_subnormal_numbers_are_taken_for_zero_during_a_fit(rng):
+    network = Network([Affine(np.full((1, 1), 1e-40, np.float32), np.zeros(1, np.float32))], IdentityWithLoss())
+    network.fit([[1.0]], [[0.0]], optimizer=SGD(1e-3))
+    assert network.params["W1"] == 0
+
+
+def test_the_progress_bar_hears_of_every_step(monkeypatch, rng):
+    network = Network([Affine(20, 5)], seed=1)
+    x, targets = data(rng)
+    told = []
+    plan = _plan.Plan(network, SGD(), 5)
+    monkeypatch.setattr(_plan, "_SECONDS", 0)       # back after every step
+    steps, is_finite, *_ = plan.epoch(x.astype(np.float32), targets[SoftmaxWithLoss], np.arange(53), told.append)
+    assert (steps, is_finite, told) == (11, True, [1] * 11)
+
+
+# Panels
+
+@pytest.mark.parametrize("shape", list(itertools.product([1, 3, 8, 17], [1, 2, 8, 16, 47, 48, 49, 50, 64, 97])))
+def test_weights_come_out_of_panels_as_they_went_in(kernels, dtype, rng, shape):
+    w = rng.standard_normal(shape).astype(dtype)
+    padded = -(-shape[1] // kernels.VECTOR) * kernels.VECTOR
+    panels = np.full(shape[0] * padded + 1, 7, dtype)
+    kernels.pack(w, panels[:-1])
+    assert np.sort(panels[panels != 0]).tolist() == sorted([*w.ravel().tolist(), 7])     # zeros elsewhere
+    back = np.empty_like(w)
+    kernels.unpack(panels[:-1], back)
+    np.testing.assert_array_equal(back, w)
+
+
+def test_a_panels_rows_are_contiguous_and_the_last_is_padded(kernels, dtype):
+    width = kernels.PANEL_VECTORS * kernels.VECTOR
+    w = np.arange(1, 2 * (width + 1) + 1, dtype=dtype).reshape(2, width + 1)
+    panels = np.empty(2 * (width + kernels.VECTOR), dtype)
+    kernels.pack(w, panels)
+    np.testing.assert_array_equal(panels[: 2 * width].reshape(2, width), w[:, :width])
+    last = panels[2 * width :].reshape(2, kernels.VECTOR)
+    np.testing.assert_array_equal(last[:, 0], w[:, -1])
+    assert not last[:, 1:].any()
+
+
+# Dropout's masks
+
+def test_a_mask_depends_on_its_key_and_keeps_its_share(kernels):
+    masks = np.empty((3, 1_000_000), np.uint8)
+    for key, mask in zip((1, 2, 1 << 40), masks, strict=True):
+        kernels.dropout_mask(key, 0.3, mask)
+    # A million fair draws: 5 standard deviations are 0.0023.
+    np.testing.assert_allclose(masks.mean(axis=1), 0.7, atol=0.0023)
+    np.testing.assert_allclose((masks[0] & masks[1]).mean(), 0.49, atol=0.0025)
+    np.testing.assert_allclose((masks[0] & masks[2]).mean(), 0.49, atol=0.0025)
+    for lag in (1, 2, 16, 48, 64, 784):
+        np.testing.assert_allclose((masks[0][lag:] & masks[0][:-lag]).mean(), 0.49, atol=0.0025)
+    kernels.dropout_mask(7, 1.0, masks[0])
+    assert not masks[0].any()
+    kernels.dropout_mask(7, 0.0, masks[0])
+    assert masks[0].mean() > 0.99999
+
+
+def test_masks_are_drawn_anew_in_every_step_and_differ_between_layers(monkeypatch, rng):
+    keys = []
+    original = _kernels.kernels(np.dtype("float64")).train
+
+    def spy(operations, arena, x, labels, targets, order, these, *rest):
+        keys.append(these.copy())
+        return original(operations, arena, x, labels, targets, order, these, *rest)
+
+    monkeypatch.setattr(_kernels.kernels(np.dtype("float64")), "train", spy)
+    x, targets = data(rng)
+    trained(monkeypatch, lambda: Network(CHAINS["two dropouts"](), seed=1, dtype="float64"), x, targets[SoftmaxWithLoss],
+            planned=True)
+    keys = np.concatenate(keys)
+    assert keys.shape == (2 * 6, 2)
+    assert len(np.unique(keys)) == keys.size
+
+
+def test_nnfast_has_no_layer_loss_or_optimizer_without_a_plan():
+    layers = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "infer")}
+    assert layers == set(_plan._LAYERS)
+    losses = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "forward_prepared")}
+    assert losses == set(_plan._LOSSES) == set(LOSSES)
+    optimizers = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "snapshot")}
+    assert optimizers == set(_plan._OPTIMIZERS)
+    assert {cls.__name__ for cls in optimizers} == OPTIMIZERS.keys()
