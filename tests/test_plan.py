@@ -374,9 +374,9 @@ def test_the_summary_says_how_much_memory_a_fit_takes(monkeypatch):
     assert small.startswith("trains in compiled code, in ") and small.endswith(" MB of memory (batches of 10 with SGD)")
     assert large.endswith(" MB of memory (batches of 1,000 with Adam)")
     megabytes = [float(line.split(" MB")[0].rpartition(" ")[2]) for line in (small, large)]
-    # Weights, one transposed copy of the last layer's; with Adam twice as much again; 1000 rows of values and gradients.
-    assert 3.2 < megabytes[0] < 4.5
-    assert 3.2 * 3 + 8 < megabytes[1] < 3.2 * 3 + 8 + 2
+    # Weights, of now and of the last finished epoch; with Adam two states as well; 1000 rows of values and gradients.
+    assert 3.2 * 2 < megabytes[0] < 3.2 * 2 + 1
+    assert 3.2 * 3 * 2 + 8 < megabytes[1] < 3.2 * 3 * 2 + 8 + 2
 
 
 def test_wrong_settings_of_a_summary_are_refused():
@@ -415,7 +415,7 @@ def test_other_python_threads_run_during_a_fit(monkeypatch, rng, threads):
     thread = threading.Thread(target=tick)
     thread.start()
     before = len(ticks)
-    plan.epoch(x, t, np.arange(20_000), lambda steps: done.set())   # at once when the call is over
+    plan.train(x, t, 1, False, 1, lambda steps: done.set())     # at once when the call is over
     thread.join()
     assert len(ticks) - before > 10
 
@@ -474,8 +474,52 @@ def test_the_progress_bar_hears_of_every_step(monkeypatch, rng):
     told = []
     plan = _plan.Plan(network, SGD(), 5)
     monkeypatch.setattr(_plan, "_SECONDS", 0)       # back after every step
-    steps, is_finite, *_ = plan.epoch(x.astype(np.float32), targets[SoftmaxWithLoss], np.arange(53), told.append)
-    assert (steps, is_finite, told) == (11, True, [1] * 11)
+    plan.train(x.astype(np.float32), targets[SoftmaxWithLoss], 3, True, 1, told.append)
+    assert told == [1] * 3 * 11
+
+
+@pytest.mark.parametrize("chain", ["everything", "two dropouts", "one layer"])
+@pytest.mark.parametrize("seconds", [0, 1000])
+def test_epochs_trained_together_are_those_trained_one_by_one(each_build, monkeypatch, rng, chain, seconds):
+    monkeypatch.setattr(_plan, "_SECONDS", seconds)
+    with_threads(monkeypatch, 2)
+    x, targets = data(rng)
+    make = lambda: Network(CHAINS[chain](), seed=1)
+    t = targets[SoftmaxWithLoss]
+    together = trained(monkeypatch, make, x, t, planned=True, epochs=12, optimizer=Adam)
+    watched = trained(monkeypatch, make, x, t, planned=True, epochs=12, optimizer=Adam, callbacks=[lambda epoch: None])
+    np.testing.assert_equal(numbers(*together), numbers(*watched))
+    assert len(together[2].loss) == 12
+    assert together[0].generator.bit_generator.state == watched[0].generator.bit_generator.state
+
+
+def test_stopped_among_epochs_trained_together_the_last_finished_one_remains(each_build, monkeypatch, rng):
+    x, targets = data(rng)
+    t = targets[SoftmaxWithLoss]
+    make = lambda: Network(CHAINS["everything"](), seed=1)
+    steps = []
+
+    def interrupt(count):
+        steps.append(count)
+        if len(steps) == 40:    # 6 steps an epoch: in the seventh
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_plan, "_SECONDS", 0)
+    network, adam = make(), Adam()
+    with pytest.raises(KeyboardInterrupt):
+        _plan.Plan(network, adam, 10).train(x.astype(np.float32), t, 12, True, 1, interrupt)
+    expected, expected_adam, _ = trained(monkeypatch, make, x, t, planned=True, epochs=6, optimizer=Adam)
+    np.testing.assert_equal(network.state(), expected.state())
+    np.testing.assert_equal(vars(adam), vars(expected_adam))
+    assert network.generator.bit_generator.state == expected.generator.bit_generator.state
+
+
+def test_a_state_that_overflows_is_no_error_but_a_weight_is(each_build, rng):
+    x = np.full((10, 3), 1e25, np.float32)
+    network, adam = Network([Affine(3, 2)], IdentityWithLoss(), seed=1), RMSprop(1e-3)
+    network.params.update({"W1": np.zeros((3, 2)), "b1": [1, 1]})
+    network.fit(x, np.zeros((10, 2)), optimizer=adam, batch_size=10)
+    assert np.isinf(adam.h["W1"]).all() and np.isfinite(network.params["W1"]).all()
 
 
 # Panels

@@ -63,30 +63,40 @@ cdef struct Optimizer:
     double weight_decay         # of AdamW
     double penalty              # lambda of the L2 penalty on weights
 
+cdef struct Progress:
+    # Of the epochs that a call is to train: where it is, and what the steps of this epoch gave so far
+    int64_t epoch, step         # the next ones
+    int64_t correct             # rows classified right
+    double loss                 # summed over rows
+    int64_t is_finite           # the last loss and, at the end of an epoch, the weights
+
 cdef struct Training:
     const Operation* operations
     Py_ssize_t count
     const void* x               # data, contiguous rows
     Py_ssize_t inputs
-    const int64_t* order        # rows of the data, batch after batch
+    const int64_t* order        # rows of the data, batch after batch, epoch after epoch
     const int64_t* labels       # of all the data
     const void* targets         # likewise, where the loss takes no labels
     const uint64_t* keys        # of dropout's masks, a row of them a step
     Py_ssize_t dropouts
-    Py_ssize_t rows, batch_size, block_rows
+    Py_ssize_t rows, batch_size, steps, epochs
+    Py_ssize_t block_rows       # that go through the layers at a time
+    Py_ssize_t group            # panels for which a copy of x is used in an update
     Py_ssize_t scratch, scratch_size    # of each thread in the arena
     const Optimizer* optimizer
     double* losses              # of the rows of a batch
     int32_t* correct
     double* sums_of_squares     # of each tile of weights, for the penalty
-    # What the first thread sums up
-    double loss
-    int64_t correct_rows
-    Py_ssize_t step             # the next one
-    bint is_finite, stops
-    Py_ssize_t group            # panels for which a copy of x is used
+    void* finished              # what the weights and states were at the end of the last epoch; NULL if not asked for
+    Py_ssize_t size             # of weights and states together
+    double* epoch_losses        # of each epoch that was finished
+    int64_t* epoch_correct
+    Progress* progress          # the first thread's to change
+    bint stops
     double deadline
     nnfast_barrier barrier
 
 cdef struct Batch:
-    Py_ssize_t step, first, rows
+    Py_ssize_t step             # since the call's first epoch began
+    Py_ssize_t first, rows      # in order

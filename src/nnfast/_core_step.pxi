@@ -27,20 +27,58 @@ cdef Py_ssize_t _tiles(const Training* training, Py_ssize_t lanes) noexcept nogi
     return count
 
 
-cdef void _sum_up(Training* training, const Batch* batch, Py_ssize_t lanes) noexcept nogil:
-    """The loss of the step that is about to end, and whether it is the last for now. The first thread's task.
+cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
+    """The loss of the step that is about to end, and whether to stop after it. The first thread's task.
 
     The penalty is not in it yet: its squares are being summed.
     """
+    cdef Progress* progress = training.progress
     cdef double loss = _total(training.losses, batch.rows)
     cdef Py_ssize_t row
-    training.loss += loss
+    progress.loss += loss
     for row in range(batch.rows):
-        training.correct_rows += training.correct[row]
-    training.step = batch.step + 1
-    training.is_finite = loss - loss == 0
-    training.stops = (not training.is_finite or batch.first + batch.rows == training.rows
-                      or nnfast_clock() > training.deadline)
+        progress.correct += training.correct[row]
+    progress.step += 1
+    progress.is_finite = loss - loss == 0
+    training.stops = not progress.is_finite or nnfast_clock() > training.deadline
+
+
+cdef bint _all_finite(const floating* x, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t chunk
+    for chunk in range(_chunks(n)):
+        if not _chunk_is_finite(x, chunk * CHUNK, _chunk_end(chunk, n)):
+            return False
+    return True
+
+
+cdef bint _parameters_are_finite(const Training* training, const floating* arena) noexcept nogil:
+    cdef const Operation* operation
+    cdef Py_ssize_t place, padded, rows
+    for place in range(training.count):
+        operation = training.operations + place
+        if operation.code == UPDATE or operation.code == BATCH_NORMALIZATION_BACKWARD:
+            padded = _padded(operation.outputs, _lanes(<floating*>arena))
+            rows = operation.inputs if operation.code == UPDATE else 1
+            if not (_all_finite(arena + operation.weights, rows * padded)
+                    and _all_finite(arena + operation.bias, padded)):
+                return False
+    return True
+
+
+cdef void _end_epoch(Training* training, const floating* arena) noexcept nogil:
+    """Note what the epoch gave, and keep its weights, unless they are not finite. The first thread's task."""
+    cdef Progress* progress = training.progress
+    if not _parameters_are_finite(training, arena):
+        progress.is_finite = False
+        training.stops = True
+        return
+    if training.finished != NULL:
+        memcpy(training.finished, arena, training.size * sizeof(arena[0]))
+    training.epoch_losses[progress.epoch] = progress.loss
+    training.epoch_correct[progress.epoch] = progress.correct
+    progress.loss, progress.correct, progress.step = 0, 0, 0
+    progress.epoch += 1
+    training.stops = training.stops or progress.epoch == training.epochs
 
 
 cdef void _take_step(Training* training, floating* arena, const Batch* batch, int share, int shares) noexcept nogil:
@@ -56,7 +94,7 @@ cdef void _take_step(Training* training, floating* arena, const Batch* batch, in
         place = end
         nnfast_wait(&training.barrier, shares)
     if share == 0:
-        _sum_up(training, batch, _lanes(arena))
+        _sum_up(training, batch)
     _operate_by_tiles(training, place, training.count, arena, batch, share, shares)
     nnfast_wait(&training.barrier, shares)
 
@@ -65,48 +103,54 @@ cdef void _train_share(Training* training, floating* arena) noexcept nogil:
     """What each thread of the region does, until the first one says stop."""
     cdef int share = nnfast_thread_number(), shares = nnfast_team_size()
     cdef uint64_t mode = nnfast_flush_subnormals()
+    cdef Py_ssize_t epoch = training.progress.epoch, step = training.progress.step
     cdef Batch batch
-    batch.step = training.step
-    while True:
-        batch.first = batch.step * training.batch_size
+    while not training.stops:
+        batch.step = epoch * training.steps + step
+        batch.first = epoch * training.rows + step * training.batch_size
         batch.rows = training.batch_size
-        if batch.rows > training.rows - batch.first:
-            batch.rows = training.rows - batch.first
+        if batch.rows > training.rows - step * training.batch_size:
+            batch.rows = training.rows - step * training.batch_size
         _take_step(training, arena, &batch, share, shares)
         if share == 0 and training.optimizer.penalty != 0:
-            training.loss += (0.5 * training.optimizer.penalty * batch.rows
-                              * _total(training.sums_of_squares, _tiles(training, _lanes(arena))))
-        if training.stops:
-            break
-        batch.step = batch.step + 1
+            training.progress.loss += (0.5 * training.optimizer.penalty * batch.rows
+                                       * _total(training.sums_of_squares, _tiles(training, _lanes(arena))))
+        step = step + 1
+        if step == training.steps and training.progress.is_finite:
+            step = 0
+            epoch = epoch + 1
+            if share == 0:
+                _end_epoch(training, arena)
+            nnfast_wait(&training.barrier, shares)
     nnfast_restore_mode(mode)
 
 
 def train(
     const Operation[::1] operations,
-    floating[::1] arena,            # in and out: weights, states, and scratch
+    floating[::1] arena,            # in and out: weights and states, then scratch
     const floating[:, ::1] x,       # in   (N, I)
     const int64_t[::1] labels,      # in   (N,)    empty where the loss takes targets
     const floating[:, ::1] targets,     # in   (N, O)  empty where it takes labels
-    const int64_t[::1] order,       # in   (N,)    rows of x, batch after batch
-    const uint64_t[:, ::1] keys,    # in   (steps, dropouts)
+    const int64_t[:, ::1] order,    # in   (epochs, N)     rows of x, batch after batch
+    const uint64_t[:, ::1] keys,    # in   (epochs * steps, dropouts)
     const Optimizer[::1] optimizer,     # in   (1,)
     double[::1] losses,             # scratch (batch_size,)
     int32_t[::1] correct,           # scratch (batch_size,)
     double[::1] sums_of_squares,    # scratch, of each tile of weights
+    floating[::1] finished,         # out  (size,) or empty    weights and states of the last finished epoch
+    double[::1] epoch_losses,       # out  (epochs,)
+    int64_t[::1] epoch_correct,     # out  (epochs,)
+    Progress[::1] progress,         # in and out (1,)
+    Py_ssize_t size,                # of weights and states in the arena
     Py_ssize_t batch_size,
     Py_ssize_t block_rows,          # rows that go through the layers at a time
     Py_ssize_t group,               # panels of weights that are updated at a time
     Py_ssize_t scratch,             # where in the arena each thread has memory of its own
     Py_ssize_t scratch_size,        # how much
-    Py_ssize_t first_step,
     double seconds,                 # after which to return
     int num_threads,
 ):
-    """Steps of an epoch, from the first one on, until the epoch or the time is over or a loss is not finite.
-
-    Returns the next step, whether the last loss was finite, and sums over the rows: losses, classified right.
-    """
+    """Steps of some epochs, from where the progress is, until they or the time are over or a value is not finite."""
     cdef Training training
     memset(&training, 0, sizeof(training))
     training.operations, training.count = &operations[0], operations.shape[0]
@@ -115,10 +159,14 @@ def train(
     training.targets = &targets[0, 0] if targets.shape[0] else NULL
     training.keys = &keys[0, 0] if keys.shape[1] else NULL
     training.dropouts = keys.shape[1]
-    training.order, training.optimizer = &order[0], &optimizer[0]
+    training.order, training.epochs, training.optimizer = &order[0, 0], order.shape[0], &optimizer[0]
     training.losses, training.correct, training.sums_of_squares = &losses[0], &correct[0], &sums_of_squares[0]
-    training.batch_size, training.block_rows, training.step = batch_size, block_rows, first_step
-    training.group, training.scratch, training.scratch_size = group, scratch, scratch_size
+    training.finished, training.size = &finished[0] if finished.shape[0] else NULL, size
+    training.epoch_losses, training.epoch_correct = &epoch_losses[0], &epoch_correct[0]
+    training.progress = &progress[0]
+    training.batch_size, training.steps = batch_size, (x.shape[0] + batch_size - 1) // batch_size
+    training.block_rows, training.group = block_rows, group
+    training.scratch, training.scratch_size = scratch, scratch_size
     training.deadline = nnfast_clock() + seconds
     with nogil:
         if num_threads == 1:
@@ -126,4 +174,3 @@ def train(
         else:
             with parallel(num_threads=num_threads):
                 _train_share(&training, &arena[0])
-    return training.step, training.is_finite, training.loss, training.correct_rows

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnfast import _threads
+from nnfast import _threads, _validation
 from nnfast._kernels import kernels
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.layers import Affine, BatchNormalization, Dropout
@@ -35,6 +35,10 @@ _OPERATION = np.dtype(
 _OPTIMIZER = np.dtype(
     [("rule", np.int64), ("updates", np.int64)]
     + [(name, np.float64) for name in ("lr", "first", "second", "weight_decay", "penalty")]
+)
+
+_PROGRESS = np.dtype(
+    [(name, np.int64) for name in ("epoch", "step", "correct")] + [("loss", np.float64), ("is_finite", np.int64)]
 )
 
 _IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH"}
@@ -147,8 +151,9 @@ class _Layout:
     """Operations, and the places in the arena that they refer to."""
 
     def __init__(self, network: "Network", states: int, batch_size: int) -> None:
-        self.size = 0
-        self.operations: list[np.ndarray] = []
+        self.kept = 0       # elements of what outlives a step: parameters, states and statistics
+        self.size = 0       # and of all the rest, which follows it
+        self._list: list[np.ndarray] = []
         self.trained: list[_Trained] = []
         self.statistics: list[tuple[BatchNormalization, int]] = []
         self.dropouts = 0
@@ -160,6 +165,12 @@ class _Layout:
         self._batch_size = batch_size
         inputs: Any = network.inputs    # known: it would have been an obstacle
         self._lay_out(list(network.layers.values()), inputs, network.last_layer)
+        self.operations = np.array(self._list)
+        for name in ("x", "y", "transposed", "normalized"):
+            offsets = self.operations[name]
+            offsets[offsets >= 0] += self.kept
+        is_backward = (self.operations["code"] == self._kernels.OPERATION_CODES["PRODUCT"]) & (self.operations["bias"] < 0)
+        self.operations["weights"][is_backward] += self.kept
 
     def padded(self, columns: int) -> int:
         """Columns in whole vectors."""
@@ -177,7 +188,13 @@ class _Layout:
         size: int = -(-max(of_rows, of_weights) // _ALIGNMENT) * _ALIGNMENT
         return size
 
+    def _keep(self, size: int) -> int:
+        offset = self.kept
+        self.kept += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return offset
+
     def _place(self, size: int) -> int:
+        """As seen from the end of what is kept."""
         offset = self.size
         self.size += -(-size // _ALIGNMENT) * _ALIGNMENT
         return offset
@@ -207,13 +224,13 @@ class _Layout:
         return operation
 
     def _add(self, *arguments: Any, **fields: Any) -> None:
-        self.operations.append(self._operation(*arguments, **fields))
+        self._list.append(self._operation(*arguments, **fields))
 
     def _train(self, layer: Any, name: str, size: int, transposed: int = -1) -> _Trained:
         """Places for a parameter and its states."""
         key = f"{name}{1 + sum(other.name == name for other in self.trained)}"
         self.trained.append(
-            _Trained(key, layer, name, self._place(size), size, self._place(self._states * size), transposed))
+            _Trained(key, layer, name, self._keep(size), size, self._keep(self._states * size), transposed))
         return self.trained[-1]
 
     def _lay_out(self, layers: list[Any], inputs: int, loss: Any) -> None:
@@ -234,7 +251,7 @@ class _Layout:
         updates: list[np.ndarray] = []
         for link in reversed(links[first:]):
             gradient = self._backward(link, gradient, updates, passes_on=link is not links[first])
-        self.operations += updates
+        self._list += updates
 
     def _forward(self, layer: Any, x: _Rows, width: int, *, is_first: bool, passes_on: bool) -> _Link:
         """Add a layer's forward operation."""
@@ -256,7 +273,7 @@ class _Layout:
             gamma, beta = (self._train(layer, name, self.padded(width)) for name in ("gamma", "beta"))
             fields = {
                 "weights": gamma.offset, "bias": beta.offset, "state": gamma.state, "bias_state": beta.state,
-                "normalized": self._rows(width).offset, "statistics": self._place(7 * self.padded(width)),
+                "normalized": self._rows(width).offset, "statistics": self._keep(7 * self.padded(width)),
             }
             self.statistics.append((layer, fields["statistics"]))
             link = _Link(layer, x, width, self._rows(width), width, fields)
@@ -312,51 +329,81 @@ class Plan:
         self.optimizer = optimizer
         self._batch_size = batch_size
         self._kernels = kernels(network.dtype)
-        self._layout = _Layout(network, len(optimizer._states), batch_size)
-        self._operations = np.array(self._layout.operations)
-        self._threads = _threads.for_steps(batch_size, self._layout.multiply_adds)
-        self._block_rows = max(_FEWEST_BLOCK_ROWS, _BLOCK_BYTES // self._layout.row_bytes // 8 * 8)
+        self._layout = layout = _Layout(network, len(optimizer._states), batch_size)
+        self._threads = _threads.for_steps(batch_size, layout.multiply_adds)
+        self._block_rows = max(_FEWEST_BLOCK_ROWS, _BLOCK_BYTES // layout.row_bytes // 8 * 8)
         panel = self._kernels.PANEL_VECTORS * self._kernels.VECTOR
         depth = min(batch_size, self._kernels.UPDATE_DEPTH)
         self._group = max(1, _GROUP_BYTES // (depth * panel * network.dtype.itemsize))
-        self._scratch_size = self._layout.scratch_size(self._block_rows, self._group * panel)
-        self._arena = _aligned_zeros(self._layout.size + self._threads * self._scratch_size, network.dtype)
+        self._scratch = layout.kept + layout.size
+        self._scratch_size = layout.scratch_size(self._block_rows, self._group * panel)
+        self._arena = _aligned_zeros(self._scratch + self._threads * self._scratch_size, network.dtype)
+        self._finished = self._arena[:0]
         self._losses = np.zeros(batch_size)
         self._correct = np.zeros(batch_size, np.int32)
         # One for each tile, and a tile has at least 4 rows.
         self._sums_of_squares = np.zeros(sum(
-            (one.array.shape[0] // 4 + 1) * -(-one.array.shape[-1] // panel) for one in self._layout.trained))
+            (one.array.shape[0] // 4 + 1) * -(-one.array.shape[-1] // panel) for one in layout.trained))
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a fit allocates: the arena, and what is beside it."""
-        arrays = (self._operations, self._arena, self._losses, self._correct, self._sums_of_squares)
-        return sum(array.nbytes for array in arrays)
+        """Bytes that a fit allocates: the arena, what is beside it, and what the last finished epoch left."""
+        arrays = (self._layout.operations, self._arena, self._losses, self._correct, self._sums_of_squares)
+        return sum(array.nbytes for array in arrays) + self._layout.kept * self._arena.itemsize
 
-    def epoch(
-        self, x: np.ndarray, t: np.ndarray, order: np.ndarray, told: Callable[[int], None]
-    ) -> tuple[int, bool, float, int]:
-        """Train on all rows once, in batches of `order`; `told` hears of every so many steps.
+    def train(
+        self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Train on all rows for some epochs, the first of which has a number; `told` hears of every so many steps.
 
-        Returns the steps taken, whether the last loss was finite (else the epoch ended there), and sums over the rows:
-        their losses, and how many were classified right. The network has not changed until `store`.
+        Returns by epoch the sum of the rows' losses, and how many were classified right. Stopped on the way by an
+        exception, everything is as after the last finished epoch.
         """
+        generator = self.network.generator
+        before = generator.bit_generator.state
+        progress = np.zeros(1, _PROGRESS)
+        losses, correct = np.zeros(epochs), np.zeros(epochs, np.int64)
         steps = -(-x.shape[0] // self._batch_size)
-        nothing = np.empty((0, 0), x.dtype)
-        labels, targets = (t, nothing) if t.dtype == np.int64 else (np.empty(0, np.int64), t)
-        keys = self.network.generator.integers(1 << 64, size=(steps, self._layout.dropouts), dtype=np.uint64)
-        self._load()
-        step, is_finite, loss, correct = 0, True, 0.0, 0
-        while step < steps and is_finite:
-            before = step
-            step, is_finite, more_loss, more_correct = self._kernels.train(
-                self._operations, self._arena, x, labels, targets, order, keys, self._settings(), self._losses,
-                self._correct, self._sums_of_squares, self._batch_size, self._block_rows, self._group, self._layout.size,
-                self._scratch_size, step, _SECONDS, self._threads,
-            )
-            loss, correct = loss + more_loss, correct + more_correct
-            told(step - before)
-        return step, is_finite, loss, correct
+        if epochs > 1 and not self._finished.size:
+            self._finished = _aligned_zeros(self._layout.kept, x.dtype)
+        try:
+            orders, keys = self._draw(x.shape[0], epochs, steps, shuffle)
+            nothing = np.empty((0, 0), x.dtype)
+            labels, targets = (t, nothing) if t.dtype == np.int64 else (np.empty(0, np.int64), t)
+            self._load()
+            settings = self._settings()
+            while progress["epoch"] < epochs:
+                taken = progress["epoch"][0] * steps + progress["step"][0]
+                self._kernels.train(
+                    self._layout.operations, self._arena, x, labels, targets, orders, keys, settings,
+                    self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
+                    self._layout.kept, self._batch_size, self._block_rows, self._group, self._scratch,
+                    self._scratch_size, _SECONDS, self._threads,
+                )
+                told(int(progress["epoch"][0] * steps + progress["step"][0] - taken))
+                if not progress["is_finite"]:
+                    number += int(progress["epoch"][0])
+                    _validation.loss_is_finite(float(progress["loss"][0]), number, int(progress["step"][0]), self.optimizer)
+                    _validation.weights_are_finite(self._parameters(), number, self.optimizer)
+        except BaseException:
+            finished = int(progress["epoch"][0])
+            generator.bit_generator.state = before
+            self._draw(x.shape[0], finished, steps, shuffle)
+            if finished:
+                self._store(self._finished if self._finished.size else self._arena, finished * steps)
+            raise
+        self._store(self._arena, epochs * steps)
+        return losses, correct
+
+    def _draw(self, rows: int, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Orders of the rows and keys of the masks, as the layers one by one would draw them."""
+        generator = self.network.generator
+        orders = np.empty((epochs, rows), np.int64)
+        keys = np.empty((epochs, steps, self._layout.dropouts), np.uint64)
+        for epoch in range(epochs):
+            orders[epoch] = generator.permutation(rows) if shuffle else np.arange(rows)
+            keys[epoch] = generator.integers(1 << 64, size=keys[epoch].shape, dtype=np.uint64)
+        return orders, keys.reshape(epochs * steps, self._layout.dropouts)
 
     def _settings(self) -> np.ndarray:
         """The optimiser's, as compiled code takes them."""
@@ -371,7 +418,7 @@ class Plan:
         settings["penalty"] = self.network.weight_decay_lambda
         return settings
 
-    def parameters(self) -> dict[str, np.ndarray]:
+    def _parameters(self) -> dict[str, np.ndarray]:
         """The parameters as they are in the arena, by key: flat, in panels, padded with zeros."""
         return {one.key: self._arena[one.offset : one.offset + one.size] for one in self._layout.trained}
 
@@ -381,7 +428,8 @@ class Plan:
         for one in self._layout.trained:
             self._pack(one.array, one.offset, one.size)
             if one.transposed >= 0:
-                self._pack(one.array.T, one.transposed, self._layout.padded(one.array.shape[0]) * one.array.shape[1])
+                size = self._layout.padded(one.array.shape[0]) * one.array.shape[1]
+                self._pack(one.array.T, self._layout.kept + one.transposed, size)
             for number, state in enumerate(states[one.key]):
                 self._pack(state.reshape(one.array.shape), one.state + number * one.size, one.size)
         for layer, offset in self._layout.statistics:
@@ -389,26 +437,34 @@ class Plan:
             for number, array in enumerate(layer.statistics, 3):
                 self._pack(array, offset + number * padded, padded)
 
-    def store(self, steps: int) -> None:
-        """Copy parameters, states and statistics back into the user's arrays, after so many steps."""
+    def _store(self, memory: np.ndarray, steps: int) -> None:
+        """Copy what is kept, after so many steps, back into the user's arrays."""
+        try:
+            self._copy_back(memory)
+        except KeyboardInterrupt:   # between two arrays
+            self._copy_back(memory)
+            raise
+        finally:
+            if hasattr(self.optimizer, "iter"):
+                self.optimizer.iter += steps
+
+    def _copy_back(self, memory: np.ndarray) -> None:
         states = self.optimizer.states(self.network.params)
         for one in self._layout.trained:
-            self._unpack(one.offset, one.size, one.array)
+            self._unpack(memory, one.offset, one.size, one.array)
             for number, state in enumerate(states[one.key]):
-                self._unpack(one.state + number * one.size, one.size, state.reshape(one.array.shape))
+                self._unpack(memory, one.state + number * one.size, one.size, state.reshape(one.array.shape))
         for layer, offset in self._layout.statistics:
             padded = self._layout.padded(layer.inputs)
             for number, array in enumerate(layer.statistics, 3):
-                self._unpack(offset + number * padded, padded, array)
-        if hasattr(self.optimizer, "iter"):
-            self.optimizer.iter += steps
+                self._unpack(memory, offset + number * padded, padded, array)
 
     def _pack(self, array: np.ndarray, offset: int, size: int) -> None:
         rows = np.ascontiguousarray(array, self._arena.dtype)
         self._kernels.pack(rows.reshape(1, -1) if rows.ndim == 1 else rows, self._arena[offset : offset + size])
 
-    def _unpack(self, offset: int, size: int, array: np.ndarray) -> None:
-        panels = self._arena[offset : offset + size]
+    def _unpack(self, memory: np.ndarray, offset: int, size: int, array: np.ndarray) -> None:
+        panels = memory[offset : offset + size]
         rows = array if array.flags.carray and array.dtype == panels.dtype else np.empty(array.shape, panels.dtype)
         self._kernels.unpack(panels, rows.reshape(1, -1) if rows.ndim == 1 else rows)
         if rows is not array:

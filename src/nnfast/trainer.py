@@ -167,18 +167,13 @@ def _train(
 ) -> History:
     history = History()
     steps = -(-x.shape[0] // batch_size)
-    plan = None
-    if _plan.obstacle(network, optimizer) is None:
-        optimizer.states(network.params)
-        plan = _plan.Plan(network, optimizer, min(batch_size, x.shape[0]))
     with _progress_bar(progress, epochs * steps) as bar:
-        for number in range(1, epochs + 1):
-            started = time.perf_counter()
-            if plan is None:
-                loss, accuracy = _epoch(network, x, t, batch_size, optimizer, shuffle, number, bar)
-            else:
-                loss, accuracy = _planned_epoch(plan, x, t, shuffle, number, bar)
-            seconds = time.perf_counter() - started
+        if _plan.obstacle(network, optimizer) is None:
+            is_watched = bool(verbose or callbacks or validation_data)
+            results = _planned(network, x, t, epochs, batch_size, optimizer, shuffle, is_watched, bar)
+        else:
+            results = _layer_by_layer(network, x, t, epochs, batch_size, optimizer, shuffle, bar)
+        for number, (loss, accuracy, seconds) in enumerate(results, 1):
             validation = _evaluated(network, validation_data)
             epoch = Epoch(number, epochs, loss, accuracy, *validation, seconds, x.shape[0] / seconds, network)
             history.append(epoch)
@@ -188,6 +183,47 @@ def _train(
             if True in answers:
                 break
     return history
+
+
+# By epoch: mean loss, accuracy if it means something, and seconds.
+_Results = Iterator[tuple[float, float | None, float]]
+
+_EPOCHS_SECONDS = 0.1
+"""Epochs that nobody watches are trained together, for about so long."""
+
+_MOST_ROWS = 1 << 20
+"""In the orders of epochs that are trained together: 8 MB."""
+
+
+def _planned(
+    network: "Network", x: np.ndarray, t: np.ndarray, epochs: int, batch_size: int, optimizer: Any, shuffle: bool,
+    is_watched: bool, bar: Any,
+) -> _Results:
+    """Train in compiled code: one epoch at a time where somebody looks at the network after each."""
+    optimizer.states(network.params)    # refuses what does not fit
+    plan = _plan.Plan(network, optimizer, min(batch_size, x.shape[0]))
+    done, together = 0, 1
+    while done < epochs:
+        started = time.perf_counter()
+        losses, correct = plan.train(x, t, together, shuffle, done + 1, bar.update)
+        seconds = (time.perf_counter() - started) / together
+        for loss, right in zip(losses, correct, strict=True):
+            accuracy = float(right / x.shape[0]) if network.last_layer.is_classifier else None
+            yield float(loss / x.shape[0]), accuracy, seconds
+        done += together
+        if not is_watched:
+            most = min(epochs - done, max(1, _MOST_ROWS // x.shape[0]))
+            together = max(1, min(most, int(_EPOCHS_SECONDS / seconds)))
+
+
+def _layer_by_layer(
+    network: "Network", x: np.ndarray, t: np.ndarray, epochs: int, batch_size: int, optimizer: Any, shuffle: bool,
+    bar: Any,
+) -> _Results:
+    for number in range(1, epochs + 1):
+        started = time.perf_counter()
+        loss, accuracy = _epoch(network, x, t, batch_size, optimizer, shuffle, number, bar)
+        yield loss, accuracy, time.perf_counter() - started
 
 
 def _epoch(
@@ -222,25 +258,6 @@ def _epoch(
             optimizer.restore(optimizer_before)
         raise
     return total / x.shape[0], None if correct is None else correct / x.shape[0]
-
-
-def _planned_epoch(
-    plan: _plan.Plan, x: np.ndarray, t: np.ndarray, shuffle: bool, number: int, bar: Any
-) -> tuple[float, float | None]:
-    """The same in compiled code. Nothing is changed before the end, but for the generator."""
-    generator = plan.network.generator
-    generator_before = generator.bit_generator.state
-    try:
-        order = generator.permutation(x.shape[0]) if shuffle else np.arange(x.shape[0])
-        steps, is_finite, loss, correct = plan.epoch(x, t, order, bar.update)
-        if not is_finite:
-            _validation.loss_is_finite(loss, number, steps, plan.optimizer)
-        _validation.weights_are_finite(plan.parameters(), number, plan.optimizer)
-    except BaseException:
-        generator.bit_generator.state = generator_before
-        raise
-    plan.store(steps)
-    return loss / x.shape[0], correct / x.shape[0] if plan.network.last_layer.is_classifier else None
 
 
 def _batches(network: "Network", rows: int, batch_size: int, shuffle: bool) -> Iterator[Any]:
