@@ -223,18 +223,6 @@ def dropout_mask(uint64_t key, double ratio, uint8_t[::1] mask):
         mask[i] = _is_kept(key, <uint32_t>i, <float>ratio)
 
 
-cdef void _gather(
-    const Training* training, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t first_column, Py_ssize_t columns,
-    floating* y, Py_ssize_t y_row,
-) noexcept nogil:
-    """y (rows, columns) = some columns of rows of the data, in their order from the first."""
-    cdef const floating* x
-    cdef Py_ssize_t row
-    for row in range(rows):
-        x = <const floating*>training.x + training.order[first + row] * training.inputs + first_column
-        memcpy(y + row * y_row, x, columns * sizeof(y[0]))
-
-
 cdef void _operate_on_rows(
     const Training* training, const Operation* operation, floating* arena, floating* scratch, const Batch* batch,
     Py_ssize_t first, Py_ssize_t last,

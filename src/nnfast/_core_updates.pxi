@@ -1,6 +1,31 @@
 # The updates of a plan: by tiles. The gradient of a block of weights is summed over the whole batch, used at once, and
 # forgotten.
 
+cdef inline void _copy_row(const floating* x, floating* y, Py_ssize_t n) noexcept nogil:
+    """y = x, for short rows: a call of memcpy costs more than copying them."""
+    cdef Py_ssize_t vector, j, lanes = _lanes(y)
+    for vector in range(n // lanes):
+        if floating is float:
+            for j in range(FLOAT_LANES):
+                y[vector * FLOAT_LANES + j] = x[vector * FLOAT_LANES + j]
+        else:
+            for j in range(DOUBLE_LANES):
+                y[vector * DOUBLE_LANES + j] = x[vector * DOUBLE_LANES + j]
+    for j in range(n // lanes * lanes, n):
+        y[j] = x[j]
+
+
+cdef void _gather(
+    const Training* training, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t first_column, Py_ssize_t columns,
+    floating* y, Py_ssize_t y_row,
+) noexcept nogil:
+    """y (rows, columns) = some columns of rows of the data, in their order from the first."""
+    cdef Py_ssize_t row
+    for row in range(rows):
+        _copy_row(<const floating*>training.x + training.order[first + row] * training.inputs + first_column,
+                  y + row * y_row, columns)
+
+
 cdef void _update(
     const Optimizer* optimizer, const Batch* batch, const floating* gradient, floating* parameter, floating* state,
     Py_ssize_t size, Py_ssize_t n,
@@ -36,8 +61,7 @@ cdef void _copy_columns(
         _gather(training, batch.first + k, depth, first, columns, copy, ROW_BLOCK)
     else:
         for row in range(depth):
-            memcpy(copy + row * ROW_BLOCK, arena + operation.x + (k + row) * operation.x_row + first,
-                   columns * sizeof(copy[0]))
+            _copy_row(arena + operation.x + (k + row) * operation.x_row + first, copy + row * ROW_BLOCK, columns)
 
 
 cdef void _decay(
@@ -118,12 +142,34 @@ cdef void _update_block(
         column = column + width
 
 
+cdef void _sum_vector(const floating* x, Py_ssize_t x_row, Py_ssize_t rows, floating* sums) noexcept nogil:
+    """The sums of one vector's columns, in four parts: in one, each addition would wait for the last."""
+    cdef floating parts[4][FLOAT_LANES]
+    cdef Py_ssize_t row, i, j
+    memset(parts, 0, sizeof(parts))
+    for row in range(rows // 4):
+        for i in range(4):
+            if floating is float:
+                for j in range(FLOAT_LANES):
+                    parts[i][j] += x[(4 * row + i) * x_row + j]
+            else:
+                for j in range(DOUBLE_LANES):
+                    parts[i][j] += x[(4 * row + i) * x_row + j]
+    for row in range(rows // 4 * 4, rows):
+        for j in range(_lanes(sums)):
+            parts[0][j] += x[row * x_row + j]
+    for j in range(_lanes(sums)):
+        sums[j] = parts[0][j] + parts[1][j] + (parts[2][j] + parts[3][j])
+
+
 cdef void _update_bias(
     const Training* training, const Operation* operation, floating* arena, const Batch* batch,
     Py_ssize_t first_column, Py_ssize_t last_column, floating* gradient,
 ) noexcept nogil:
-    cdef Py_ssize_t columns = last_column - first_column
-    _column_sums_chunk(arena + operation.y + first_column, batch.rows, operation.y_row, gradient, 0, columns)
+    cdef Py_ssize_t columns = last_column - first_column, lanes = _lanes(arena), column = 0
+    while column < columns:
+        _sum_vector(arena + operation.y + first_column + column, operation.y_row, batch.rows, gradient + column)
+        column = column + lanes
     _update(training.optimizer, batch, gradient, arena + operation.bias + first_column,
             arena + operation.bias_state + first_column, _padded(operation.outputs, _lanes(arena)), columns)
 
@@ -137,9 +183,9 @@ cdef inline Py_ssize_t _cost_of_tiles(
 
 
 cdef inline Py_ssize_t _cost(const Operation* operation, Py_ssize_t lanes) noexcept nogil:
-    """Of all of an update; a bias counts as one row of tiles."""
+    """Of all of an update; a bias costs next to nothing."""
     cdef Py_ssize_t tiles = (operation.inputs + TILE_ROWS - 1) // TILE_ROWS
-    return (tiles + 1) * _cost_of_tiles(operation, 0, operation.outputs, lanes)
+    return tiles * _cost_of_tiles(operation, 0, operation.outputs, lanes)
 
 
 cdef inline Py_ssize_t _clipped(Py_ssize_t x, Py_ssize_t highest) noexcept nogil:
@@ -169,12 +215,11 @@ cdef void _operate_by_tiles(
             if last_column > padded:
                 last_column = padded
             cost = _cost_of_tiles(operation, column, last_column, lanes)
-            # The rows of tiles that begin within this thread's part; the last one stands for the bias.
-            first = _clipped((begin - position + cost - 1) // cost if begin > position else 0, tiles + 1)
-            last = _clipped((end - position + cost - 1) // cost if end > position else 0, tiles + 1)
-            if first < last and last == tiles + 1:
+            # The rows of tiles that begin within this thread's part; with the last one goes the bias.
+            first = _clipped((begin - position + cost - 1) // cost if begin > position else 0, tiles)
+            last = _clipped((end - position + cost - 1) // cost if end > position else 0, tiles)
+            if first < last and last == tiles:
                 _update_bias(training, operation, arena, batch, column, last_column, scratch)
-                last = tiles
             row = first * TILE_ROWS
             last = last * TILE_ROWS if last < tiles else operation.inputs
             while row < last:
@@ -182,6 +227,6 @@ cdef void _operate_by_tiles(
                               last if last - row < ROW_BLOCK else row + ROW_BLOCK, column, last_column, tiles_before,
                               scratch)
                 row = row + ROW_BLOCK
-            position = position + (tiles + 1) * cost
+            position = position + tiles * cost
             column = last_column
         tiles_before = tiles_before + tiles * _panel_count(operation.outputs, lanes)
