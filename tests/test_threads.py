@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 import warnings
 
+import numpy as np
 import pytest
 
 import nnfast
-from nnfast import _threads
+from nnfast import _kernels, _threads
 
 
 @pytest.fixture(autouse=True)
@@ -123,3 +125,103 @@ def test_show_config_tells_threads_and_where_they_come_from():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "OpenMP" in text
+
+
+def test_a_with_block_sets_the_number_for_its_own_thread(monkeypatch):
+    nnfast.set_num_threads(5)
+    seen = []
+    with nnfast.num_threads(3):
+        assert nnfast.get_num_threads() == 3
+        assert _threads.explain() == (3, "num_threads")
+        thread = threading.Thread(target=lambda: seen.append(nnfast.get_num_threads()))
+        thread.start()
+        thread.join()
+        with nnfast.num_threads(2):
+            assert nnfast.get_num_threads() == 2
+        with pytest.raises(KeyError), nnfast.num_threads(1):
+            raise KeyError
+        assert nnfast.get_num_threads() == 3
+    assert nnfast.get_num_threads() == 5
+    assert seen == [5]
+
+
+@pytest.mark.parametrize(("count", "error", "message"), [
+    (0, ValueError, "^count is 0"), (-1, ValueError, "^count is -1"), (1.5, TypeError, r"^count is 1\.5"),
+    ("2", TypeError, "^count"), (None, TypeError, "^count"),
+])
+def test_a_wrong_number_for_a_with_block_is_refused(count, error, message):
+    with pytest.raises(error, match=message), nnfast.num_threads(count):
+        pass
+
+
+def spied(monkeypatch, seen):
+    """Notes the number of threads that each kernel of a product and each call of the engine gets."""
+    kernels = _kernels.kernels(np.dtype("float32"))
+    for name in ("train", "affine_forward"):
+        original = getattr(kernels, name)
+        monkeypatch.setattr(kernels, name, lambda *args, original=original: (seen.append(args[-1]), original(*args))[1])
+
+
+@pytest.fixture
+def large():
+    """A network and data that are worth eight threads."""
+    network = nnfast.Network([nnfast.Affine(300, 300), nnfast.Relu(), nnfast.Affine(300, 300)], seed=0)
+    generator = np.random.default_rng(0)
+    return network, generator.standard_normal((1000, 300), np.float32), generator.integers(0, 300, 1000)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_fit_and_predict_take_a_number_of_threads(monkeypatch, large, count):
+    network, x, t = large
+    seen = []
+    spied(monkeypatch, seen)
+    network.fit(x, t, batch_size=500, num_threads=count)
+    network.predict(x, num_threads=count)
+    assert set(seen) == {count}
+    seen.clear()
+    with nnfast.num_threads(count):
+        network.fit(x, t, batch_size=500)
+        network.predict(x)
+    assert set(seen) == {count}
+    with pytest.raises(ValueError, match=r"^num_threads is 0"):
+        network.fit(x, t, num_threads=0)
+    with pytest.raises(ValueError, match=r"^num_threads is 0"):
+        network.predict(x, num_threads=0)
+    assert nnfast.MultiLayerNetExtend(300, [5], 5).predict(x, True, num_threads=count).shape == (1000, 5)
+
+
+def test_a_call_gets_one_thread_while_another_computes(monkeypatch, large):
+    network, x, t = large
+    seen = []
+    spied(monkeypatch, seen)
+    with _threads.Region():     # this thread computes
+        with _threads.Region():
+            network.predict(x, num_threads=4)   # and may go on, as a fit does with its validation data
+        assert set(seen) == {4}
+        seen.clear()
+        thread = threading.Thread(target=lambda: (network.predict(x, num_threads=4), network.fit(x, t, num_threads=4)))
+        thread.start()
+        thread.join()
+        assert set(seen) == {1}
+    seen.clear()
+    network.predict(x, num_threads=4)
+    assert set(seen) == {4}
+
+
+def test_an_error_inside_a_call_does_not_keep_the_threads_from_others(monkeypatch, large):
+    network, x, _ = large
+    with pytest.raises(KeyError), _threads.Region():
+        raise KeyError
+    seen = []
+    spied(monkeypatch, seen)
+    network.predict(x, num_threads=4)
+    assert set(seen) == {4}
+
+
+@pytest.mark.parametrize(("rows", "multiply_adds", "expected"), [
+    (100, 10_000_000, 8), (1, 10_000_000, 1), (15, 10_000_000, 1), (16, 10_000_000, 2), (24, 10_000_000, 3),
+    (1000, 10, 1), (1000, 99, 1), (1000, 100, 2), (1000, 399, 7), (1000, 400, 8), (0, 0, 1),
+])
+def test_small_steps_get_fewer_threads(rows, multiply_adds, expected):
+    with nnfast.num_threads(8):
+        assert _threads.for_steps(rows, multiply_adds) == expected

@@ -12,7 +12,7 @@ from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 from nnfast.gradient import numerical_gradient
 from nnfast.datasets import load_digits, load_mnist
-from nnfast._threads import get_num_threads, set_num_threads
+from nnfast._threads import get_num_threads, num_threads, set_num_threads
 from nnfast._config import show_config
 
 __version__ = "0.1.0"
@@ -48,6 +48,7 @@ __all__ = [
     "get_num_threads",
     "load_digits",
     "load_mnist",
+    "num_threads",
     "numerical_gradient",
     "set_num_threads",
     "show_config",

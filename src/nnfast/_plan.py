@@ -330,14 +330,14 @@ class Plan:
         self._batch_size = batch_size
         self._kernels = kernels(network.dtype)
         self._layout = layout = _Layout(network, len(optimizer._states), batch_size)
-        self._threads = _threads.for_steps(batch_size, layout.multiply_adds)
+        self._most_threads = _threads.for_steps(batch_size, layout.multiply_adds)
         self._block_rows = max(_FEWEST_BLOCK_ROWS, _BLOCK_BYTES // layout.row_bytes // 8 * 8)
         panel = self._kernels.PANEL_VECTORS * self._kernels.VECTOR
         depth = min(batch_size, self._kernels.UPDATE_DEPTH)
         self._group = max(1, _GROUP_BYTES // (depth * panel * network.dtype.itemsize))
         self._scratch = layout.kept + layout.size
         self._scratch_size = layout.scratch_size(self._block_rows, self._group * panel)
-        self._arena = _aligned_zeros(self._scratch + self._threads * self._scratch_size, network.dtype)
+        self._arena = _aligned_zeros(self._scratch + self._most_threads * self._scratch_size, network.dtype)
         self._finished = self._arena[:0]
         self._losses = np.zeros(batch_size)
         self._correct = np.zeros(batch_size, np.int32)
@@ -374,12 +374,13 @@ class Plan:
             settings = self._settings()
             while progress["epoch"] < epochs:
                 taken = progress["epoch"][0] * steps + progress["step"][0]
-                self._kernels.train(
-                    self._layout.operations, self._arena, x, labels, targets, orders, keys, settings,
-                    self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
-                    self._layout.kept, self._batch_size, self._block_rows, self._group, self._scratch,
-                    self._scratch_size, _SECONDS, self._threads,
-                )
+                with _threads.Region():
+                    self._kernels.train(
+                        self._layout.operations, self._arena, x, labels, targets, orders, keys, settings,
+                        self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
+                        self._layout.kept, self._batch_size, self._block_rows, self._group, self._scratch,
+                        self._scratch_size, _SECONDS, min(self._most_threads, _threads.get_num_threads()),
+                    )
                 told(int(progress["epoch"][0] * steps + progress["step"][0] - taken))
                 if not progress["is_finite"]:
                     number += int(progress["epoch"][0])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from nnfast import _plan, _validation, trainer
+from nnfast import _plan, _threads, _validation, trainer
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.gradient import numerical_gradient
 from nnfast.layers import Affine, BatchNormalization, Dropout
@@ -160,7 +160,7 @@ class Network:
 
     # Using a network
 
-    def predict(self, x: ArrayLike) -> np.ndarray:
+    def predict(self, x: ArrayLike, *, num_threads: int | None = None) -> np.ndarray:
         """Scores of the last layer, before softmax or sigmoid: the class is their argmax.
 
         May be called from many threads at once (unless a layer of your own keeps something in ``forward``).
@@ -169,6 +169,8 @@ class Network:
         ----------
         x : array_like
             Inputs, shape (B, I).
+        num_threads : int, keyword-only, optional
+            At most so many threads; `nnfast.get_num_threads` if not given. One, while another call computes.
 
         Returns
         -------
@@ -183,6 +185,10 @@ class Network:
             If a row of `x` has not I values.
         """
         rows = self._input(x)
+        with _threads.limited(num_threads), _threads.Region():
+            return self._predicted(rows)
+
+    def _predicted(self, rows: np.ndarray) -> np.ndarray:
         if not self._by_blocks or rows.shape[0] <= _ROW_BLOCK:
             return self._inferred(rows)
         first = self._inferred(rows[:_ROW_BLOCK])
@@ -309,6 +315,7 @@ class Network:
         callbacks: Iterable[Callable[[Epoch], bool | None]] = (),
         verbose: int = 0,
         progress: bool = False,
+        num_threads: int | None = None,
     ) -> History:
         """Train by mini-batches.
 
@@ -337,6 +344,8 @@ class Network:
             1 prints a line an epoch.
         progress : bool, default False
             Show a progress bar (needs tqdm: ``pip install nnfast[progress]``).
+        num_threads : int, optional
+            At most so many threads; `nnfast.get_num_threads` if not given.
 
         Returns
         -------
@@ -354,7 +363,7 @@ class Network:
         """
         return trainer.fit(
             self, x, t, epochs=epochs, batch_size=batch_size, optimizer=optimizer, validation_data=validation_data,
-            shuffle=shuffle, callbacks=callbacks, verbose=verbose, progress=progress,
+            shuffle=shuffle, callbacks=callbacks, verbose=verbose, progress=progress, num_threads=num_threads,
         )
 
     def summary(self, batch_size: int = 100, optimizer: Any = None) -> str:
@@ -697,7 +706,7 @@ class MultiLayerNetExtend(Network):
         self.use_dropout = use_dropout
         self.use_batchnorm = use_batchnorm
 
-    def predict(self, x: ArrayLike, train_flg: bool = False) -> np.ndarray:
+    def predict(self, x: ArrayLike, train_flg: bool = False, *, num_threads: int | None = None) -> np.ndarray:
         """Scores of the last layer, as `Network.predict`; of a training pass if `train_flg`.
 
         Parameters
@@ -706,6 +715,8 @@ class MultiLayerNetExtend(Network):
             Inputs, shape (B, I).
         train_flg : bool, default False
             Whether Dropout and BatchNormalization are to act as in training.
+        num_threads : int, keyword-only, optional
+            As `Network.predict`.
 
         Returns
         -------
@@ -717,7 +728,10 @@ class MultiLayerNetExtend(Network):
         TypeError, ValueError
             If `x` does not fit the network.
         """
-        return self._forward(self._input(x), True) if train_flg else super().predict(x)
+        if not train_flg:
+            return super().predict(x, num_threads=num_threads)
+        with _threads.limited(num_threads):
+            return self._forward(self._input(x), True)
 
     def loss(self, x: ArrayLike, t: ArrayLike, train_flg: bool = False) -> float:
         """Mean loss over the examples plus the weight decay; of a training pass if `train_flg`.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _plan, _validation
+from nnfast import _plan, _threads, _validation
 from nnfast.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def fit(
     callbacks: Iterable[Callable[[Epoch], bool | None]],
     verbose: int,
     progress: bool,
+    num_threads: int | None,
 ) -> History:
     """`Network.fit`, whose docstring says all: check everything, then train epoch by epoch."""
     epochs = _validation.check_count("epochs", epochs)
@@ -131,12 +132,14 @@ def fit(
         validation_data = _validation.pair("validation_data", validation_data)
         training_data(network, *validation_data, "validation_data[0]", "validation_data[1]")
     callbacks = _validation.callables("callbacks", callbacks)
+    limited = _threads.limited(num_threads)
     with _fit_lock:
         _validation.not_fitting(network)
         network.is_fitting = True
     try:
-        return _train(network, rows, targets, epochs, batch_size, optimizer, validation_data, bool(shuffle),
-                      callbacks, _validation.check_count("verbose", int(verbose), 0), progress)
+        with limited:
+            return _train(network, rows, targets, epochs, batch_size, optimizer, validation_data, bool(shuffle),
+                          callbacks, _validation.check_count("verbose", int(verbose), 0), progress)
     finally:
         network.is_fitting = False
 
@@ -222,7 +225,8 @@ def _layer_by_layer(
 ) -> _Results:
     for number in range(1, epochs + 1):
         started = time.perf_counter()
-        loss, accuracy = _epoch(network, x, t, batch_size, optimizer, shuffle, number, bar)
+        with _threads.Region():
+            loss, accuracy = _epoch(network, x, t, batch_size, optimizer, shuffle, number, bar)
         yield loss, accuracy, time.perf_counter() - started
 
 
