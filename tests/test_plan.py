@@ -437,8 +437,12 @@ def test_ctrl_c_in_the_middle_of_an_epoch_leaves_the_last_finished_one(monkeypat
 
     monkeypatch.setattr(core, "train", interrupted)
     monkeypatch.setattr(_plan, "_SECONDS", 0)       # back after every step
-    with pytest.raises(KeyboardInterrupt):
-        network.fit(x, t, epochs=9, batch_size=10, optimizer=momentum, callbacks=[note])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            network.fit(x, t, epochs=9, batch_size=10, optimizer=momentum, callbacks=[note])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(noted) == 2
     np.testing.assert_equal([*network.state(), *momentum.v.values(), network.generator.bit_generator.state], noted[-1])
     network.fit(x, t, optimizer=momentum)           # and it can go on
