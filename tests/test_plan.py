@@ -193,6 +193,7 @@ def test_batches_of_any_size_train_as_one_by_one(each_build, monkeypatch, rng, r
     assert_both_ways_agree(monkeypatch, make, x, t, 1e-12, batch_size=rows)
     assert_both_ways_agree(monkeypatch, make, x[:20], t[:20], 1e-12, batch_size=1)
     assert_both_ways_agree(monkeypatch, make, x, t, 1e-12, batch_size=rows + 1, shuffle=False)
+    assert_both_ways_agree(monkeypatch, make, x, t, 1e-12, batch_size=rows // 2 + 1)    # a row more than the last one has
 
 
 def test_wide_layers_train_as_one_by_one(each_build, monkeypatch, rng, dtype):
@@ -204,6 +205,27 @@ def test_wide_layers_train_as_one_by_one(each_build, monkeypatch, rng, dtype):
     assert_both_ways_agree(
         monkeypatch, lambda: Network([Affine(600, 530), Relu(), Affine(530, 40)], seed=1, dtype=dtype), x, t,
         1e-12 if dtype == np.float64 else 1e-4, batch_size=70)
+
+
+@pytest.mark.parametrize("activation", [Relu, lambda: LeakyRelu(0.5)], ids=["Relu", "LeakyRelu"])
+def test_an_output_of_exactly_zero_has_the_slope_on_the_left(each_build, monkeypatch, rng, activation):
+    x, targets = data(rng)
+    make = lambda: Network([Affine(np.zeros((20, 7)), np.zeros(7)), activation(), Affine(np.ones((7, 5)), np.zeros(5))],
+                           seed=1)
+    found = assert_both_ways_agree(monkeypatch, make, x, targets[SoftmaxWithLoss] // 2, 1e-12)
+    assert found["W1"].any() == (activation is not Relu)
+
+
+@pytest.mark.parametrize("classes", [5, 33, 40])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_padding_stays_zero(each_build, rng, dtype, loss, classes):
+    x, targets = data(rng, outputs=classes)
+    plan = _plan.Plan(Network([BatchNormalization(20), Affine(20, 7), Sigmoid(), Affine(7, classes)], loss(), seed=1,
+                              dtype=dtype), Adam(0.1), 10)
+    plan.train(x.astype(dtype), targets_for(loss, targets).astype(np.int64 if loss is SoftmaxWithLoss else dtype), 2, True,
+               1, lambda steps: None)
+    for key, panels in plan._parameters().items():
+        assert np.count_nonzero(panels) == plan.network.params[key].size, key
 
 
 def test_sparse_data_train_as_one_by_one(each_build, monkeypatch, rng, dtype):

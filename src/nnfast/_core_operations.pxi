@@ -91,10 +91,12 @@ cdef enum:
 
 cdef void _softmax_loss_group(
     const floating* scores, Py_ssize_t scores_row, const int64_t* labels, Py_ssize_t rows, floating* gradient,
-    Py_ssize_t gradient_row, Py_ssize_t classes, Py_ssize_t padded, floating batch_rows, double* losses,
-    int32_t* correct,
+    Py_ssize_t gradient_row, Py_ssize_t classes, floating batch_rows, double* losses, int32_t* correct,
 ) noexcept nogil:
-    """_softmax_loss_row of at most FLOAT_LANES rows of at most FEW_CLASSES classes, whose labels stand side by side."""
+    """_softmax_loss_row of at most FLOAT_LANES rows of at most FEW_CLASSES classes, whose labels stand side by side.
+
+    The padding of gradient is not written: it is 0 from the beginning.
+    """
     cdef floating values[FEW_CLASSES][FLOAT_LANES]
     cdef floating largest[FLOAT_LANES]
     cdef floating total[FLOAT_LANES]
@@ -134,8 +136,6 @@ cdef void _softmax_loss_group(
         losses[row] = -probability[row]
         for j in range(classes):
             gradient[row * gradient_row + j] = values[j][row]
-        for j in range(classes, padded):
-            gradient[row * gradient_row + j] = 0
 
 
 cdef void _softmax_loss_rows(
@@ -151,7 +151,7 @@ cdef void _softmax_loss_rows(
         for i in range(rows):
             labels[i] = training.labels[training.order[batch.first + row + i]]
         if classes <= FEW_CLASSES:
-            _softmax_loss_group(x, operation.x_row, labels, rows, y, operation.y_row, classes, padded, batch_rows,
+            _softmax_loss_group(x, operation.x_row, labels, rows, y, operation.y_row, classes, batch_rows,
                                 training.losses + row, training.correct + row)
         else:
             for i in range(rows):
