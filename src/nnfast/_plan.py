@@ -461,7 +461,9 @@ class Plan:
                 self._unpack(memory, offset + number * padded, padded, array)
 
     def _pack(self, array: np.ndarray, offset: int, size: int) -> None:
-        rows = np.ascontiguousarray(array, self._arena.dtype)
+        flags = array.flags
+        as_it_is = array.dtype == self._arena.dtype and flags.aligned and (flags.c_contiguous or flags.f_contiguous)
+        rows = array if as_it_is else np.ascontiguousarray(array, self._arena.dtype)
         self._kernels.pack(rows.reshape(1, -1) if rows.ndim == 1 else rows, self._arena[offset : offset + size])
 
     def _unpack(self, memory: np.ndarray, offset: int, size: int, array: np.ndarray) -> None:
