@@ -32,8 +32,6 @@ cdef extern from "_compiler.h" nogil:
     double nnfast_double_from_bits(int64_t bits)
     int nnfast_any_row(const uint8_t* flags)
     unsigned int nnfast_octet(const uint8_t* flags)
-    void nnfast_transpose_floats(const float* a, Py_ssize_t a_row, float* b, Py_ssize_t b_row)
-    void nnfast_transpose_doubles(const double* a, Py_ssize_t a_row, double* b, Py_ssize_t b_row)
     enum:
         TILE_ROWS "NNFAST_TILE_ROWS"
         FLOAT_LANES "NNFAST_FLOAT_LANES"

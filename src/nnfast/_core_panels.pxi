@@ -57,14 +57,7 @@ cdef void _transpose_rows(
         start = i // (WIDEST * lanes) * WIDEST * lanes
         their_width = _width_from(start, padded, lanes)
         target = transposed + start * columns + column * their_width + i - start
-        j = 0
-        while last - i >= 4 and count - j >= 4:
-            if floating is float:
-                nnfast_transpose_floats(rows + j, width, target + j * their_width, their_width)
-            else:
-                nnfast_transpose_doubles(rows + j, width, target + j * their_width, their_width)
-            j = j + 4
-        for j in range(j, count):
+        for j in range(count):
             for r in range(4 if last - i >= 4 else last - i):
                 target[j * their_width + r] = rows[r * width + j]
         rows = rows + 4 * width

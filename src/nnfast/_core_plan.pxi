@@ -94,6 +94,7 @@ cdef struct Training:
     int64_t* epoch_correct
     Progress* progress          # the first thread's to change
     bint stops
+    bint lost                   # the last loss is not finite; nobody changes it while others may read it
     double deadline
     nnfast_barrier barrier
 

@@ -40,7 +40,8 @@ cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
         progress.correct += training.correct[row]
     progress.step += 1
     progress.is_finite = loss - loss == 0
-    training.stops = not progress.is_finite or nnfast_clock() > training.deadline
+    training.lost = not progress.is_finite
+    training.stops = training.lost or nnfast_clock() > training.deadline
 
 
 cdef bint _all_finite(const floating* x, Py_ssize_t n) noexcept nogil:
@@ -116,7 +117,7 @@ cdef void _train_share(Training* training, floating* arena) noexcept nogil:
             training.progress.loss += (0.5 * training.optimizer.penalty * batch.rows
                                        * _total(training.sums_of_squares, _tiles(training, _lanes(arena))))
         step = step + 1
-        if step == training.steps and training.progress.is_finite:
+        if step == training.steps and not training.lost:
             step = 0
             epoch = epoch + 1
             if share == 0:
