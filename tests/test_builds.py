@@ -22,7 +22,11 @@ STUBS = Path(nnfast.__file__).with_name("_core.pyi")
 
 
 def kernels_of(build):
-    return {name: value for name, value in vars(build).items() if callable(value) and not name.startswith("_")}
+    """The functions; the classes only hold what some of them take."""
+    return {
+        name: value for name, value in vars(build).items()
+        if callable(value) and not isinstance(value, type) and not name.startswith("_")
+    }
 
 
 def variants(kernel):

@@ -5,6 +5,7 @@ modules (`nnfast.functions`, `nnfast.layers`, `nnfast.gradient`, ...) hold the n
 """
 
 from nnfast.network import MultiLayerNet, MultiLayerNetExtend, Network, TwoLayerNet
+from nnfast.predictor import Predictor
 from nnfast.trainer import Epoch, History, Trainer
 from nnfast.layers import Affine, BatchNormalization, Dropout
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
@@ -36,6 +37,7 @@ __all__ = [
     "MultiLayerNetExtend",
     "Nesterov",
     "Network",
+    "Predictor",
     "RMSprop",
     "Relu",
     "Sigmoid",

@@ -19,6 +19,8 @@ VECTOR: dict[str, int]
 PANEL_VECTORS: int
 UPDATE_ROWS: int
 UPDATE_DEPTH: int
+FEWEST_ROWS_BY_TILES: int
+FEWEST_BUFFER: int
 OPERATION_CODES: dict[str, int]
 OPTIMIZER_RULES: dict[str, int]
 
@@ -111,3 +113,12 @@ def train(
     epoch_correct: NDArray[int64], progress: NDArray[void], size: int, batch_size: int, block_rows: int, group: int,
     scratch: int, scratch_size: int, seconds: float, num_threads: int,
 ) -> None: ...
+
+# Inference: x (B, I) of either dtype, y (B, O)
+class Chain:
+    def __init__(self, stages: NDArray[void], block_rows: int, buffer_size: int) -> None: ...
+
+class Scratch:
+    def __init__(self, memory: NDArray[uint8]) -> None: ...
+
+def infer(chain: Chain, scratch: Scratch, x: Floats, y: Floats, num_threads: int) -> bool: ...

@@ -70,12 +70,14 @@ cdef enum:
 ISA = NNFAST_ISA.decode()
 OPENMP = NNFAST_OPENMP
 
-# What the plan of a network must know of the build (_plan.py): elements of a vector, vectors in a row of a panel, and
-# the rows of weights and of a batch in one piece of an update.
+# What plans must know of the build (_plan.py, _inference.py): elements of a vector, vectors in a row of a panel, the
+# rows of weights and of a batch in one piece of an update, and the rows below which inference copies no weights.
 VECTOR = {"float32": FLOAT_LANES, "float64": DOUBLE_LANES}
 PANEL_VECTORS = WIDEST
 UPDATE_ROWS = ROW_BLOCK
 UPDATE_DEPTH = DEPTH_BLOCK
+FEWEST_ROWS_BY_TILES = FEW_ROWS_OF_NARROW
+FEWEST_BUFFER = SUMS_OF_FEW_ROWS + FEW_ROWS_OF_WIDE * FLOAT_LANES
 
 
 def cpu_level():
@@ -95,3 +97,4 @@ include "_core_plan.pxi"
 include "_core_updates.pxi"
 include "_core_operations.pxi"
 include "_core_step.pxi"
+include "_core_inference.pxi"

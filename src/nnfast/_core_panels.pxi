@@ -72,7 +72,7 @@ cdef inline void _panels_product(
     cdef Product product
     product.rows, product.columns, product.depth = rows, padded, depth
     product.a_row, product.a_column, product.c_row = a_row, 1, c_row
-    product.b_row, product.b_column, product.b_in_place = 0, 0, False
+    product.b_row, product.b_column, product.b_in_place, product.pads = 0, 0, False, False
     product.lanes = _lanes(c)
     product.panels = _panel_count(padded, product.lanes)
     product.skips_zeros = looks_for_zeros and _has_zeros(a, a_row, 1, rows, depth)

@@ -26,11 +26,15 @@ cdef enum Code:
     BATCH_NORMALIZATION_BACKWARD    # y: the gradient, in place; gamma and beta are updated
     # by tiles
     UPDATE              # weights and bias, from the input x and the gradient y
+    # only in inference (_core_inference.pxi)
+    SCALE               # y in place, factor
+    NORMALIZE           # y in place, by running statistics
 
 _CODES = (
     "GATHER", "PRODUCT", "RELU", "LEAKY_RELU", "SIGMOID", "TANH", "GELU", "COPY", "DROPOUT", "SOFTMAX_LOSS",
     "SIGMOID_LOSS", "IDENTITY_LOSS", "RELU_BACKWARD", "LEAKY_RELU_BACKWARD", "SIGMOID_BACKWARD", "TANH_BACKWARD",
-    "GELU_BACKWARD", "DROPOUT_BACKWARD", "BATCH_NORMALIZATION", "BATCH_NORMALIZATION_BACKWARD", "UPDATE",
+    "GELU_BACKWARD", "DROPOUT_BACKWARD", "BATCH_NORMALIZATION", "BATCH_NORMALIZATION_BACKWARD", "UPDATE", "SCALE",
+    "NORMALIZE",
 )
 OPERATION_CODES = {name: code for code, name in enumerate(_CODES)}
 

@@ -213,6 +213,7 @@ cdef struct Product:
     bint b_in_place     # whole panels of b are read where they are; only the last may be copied
     bint skips_zeros    # rows of b where a tile of a has only zeros are left out
     bint by_panels      # threads divide the panels, not the rows
+    bint pads           # c has room for whole vectors, and so has the bias
 
 
 cdef inline bint _panels_are_less_work(const Product* product, int num_threads) noexcept nogil:
@@ -239,6 +240,7 @@ cdef inline Product _plan_product(
     product.b_row, product.b_column = b_row, b_column
     product.c_row = columns
     product.skips_zeros = False     # until _product has looked at a and b
+    product.pads = False
     product.lanes = _lanes(c)
     product.panels = _panel_count(columns, product.lanes)
     product.b_in_place = b_column == 1 and (
@@ -286,7 +288,7 @@ cdef void _product_of_block(
     c = c + row * product.c_row + column
     if k > 0:
         start, start_row = c, product.c_row
-    if rest >= width:
+    if rest >= width or product.pads:
         _product_of_panel(a, product.a_row, product.a_column, b, b_row, depth,
                           start, start_row, c, product.c_row, rows, width, steps)
     else:

@@ -7,9 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from nnfast._kernels import PANEL_PADDING
+from nnfast._kernels import PANEL_PADDING, kernels
 
 _scratch = threading.local()
+
+_MOST_KEPT = 1 << 26
+"""Bytes of scratch that a Python thread keeps for its next call."""
+
+
+def scratch(kind: type, size: int) -> Any:
+    """A kernel's `Scratch` of so many bytes at least: this Python thread's own, kept for the next call."""
+    found = getattr(_scratch, "found", None)
+    if type(found) is not kind or _scratch.size < size:
+        found = kind(np.empty(size, np.uint8))
+        if size <= _MOST_KEPT:
+            _scratch.found, _scratch.size = found, size
+    return found
+
+
+def rows_apart(width: int, dtype: np.dtype) -> int:
+    """Elements from one row of so many columns to the next, for rows in whole vectors that kernels lay out."""
+    vector, line = kernels(dtype).VECTOR, 64 // dtype.itemsize
+    stride: int = -(-width // vector) * vector
+    if stride > 4 * line and stride % (4 * line) == 0:
+        stride += line      # a multiple of 256 bytes puts the same columns of all rows into few sets of a cache
+    return stride
 
 
 def product_workspace(depth: int, columns: int, dtype: np.dtype, num_threads: int) -> np.ndarray:

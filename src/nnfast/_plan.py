@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnfast import _threads, _validation
+from nnfast import _memory, _threads, _validation
 from nnfast._kernels import kernels
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.layers import Affine, BatchNormalization, Dropout
@@ -160,7 +160,7 @@ class _Layout:
         self.multiply_adds = 0      # a row
         self.row_bytes = 0          # of values and gradients
         self._kernels = kernels(network.dtype)
-        self._itemsize = network.dtype.itemsize
+        self._dtype = network.dtype
         self._states = states
         self._batch_size = batch_size
         inputs: Any = network.inputs    # known: it would have been an obstacle
@@ -201,14 +201,11 @@ class _Layout:
 
     def _stride(self, width: int) -> int:
         """Elements from one row of so many columns to the next."""
-        stride, line = self.padded(width), 64 // self._itemsize
-        if stride > 4 * line and stride % (4 * line) == 0:
-            stride += line      # a multiple of 256 bytes puts the same columns of all rows into few sets of a cache
-        return stride
+        return _memory.rows_apart(width, self._dtype)
 
     def _rows(self, width: int) -> _Rows:
         stride = self._stride(width)
-        self.row_bytes += stride * self._itemsize
+        self.row_bytes += stride * self._dtype.itemsize
         return _Rows(self._place(self._batch_size * stride), stride)
 
     def _operation(

@@ -13,6 +13,9 @@ from nnfast._validation import check_count
 # of a Zen 4: below 400,000 multiply-adds a thread (some 10 microseconds) two threads were no faster than one.
 _MULTIPLY_ADDS_PER_THREAD = 400_000
 _ELEMENTS_PER_THREAD = 16_384
+# One call may be all that there is: with 1 row of 784-256-10, 203,000 multiply-adds, two threads were 1.1 to 1.4 times as
+# fast as one, with 1 row of 400-256-10, 105,000, 0.9 to 1.1 times, with 32 rows of 4-64-64-2, 143,000, 0.8 to 0.95 times.
+_MULTIPLY_ADDS_PER_THREAD_OF_INFERENCE = 75_000
 # Within a plan a barrier costs some 0.2 microseconds: from 64 x (16-32-4) on, 90,000 multiply-adds a step, two threads
 # were faster than one (1.07 times), below slower (0.91 at half of it).
 _MULTIPLY_ADDS_PER_THREAD_OF_A_STEP = 50_000
@@ -159,6 +162,12 @@ def for_steps(rows: int, multiply_adds: int) -> int:
     """Threads for training steps of so many rows and multiply-adds a row."""
     by_work = rows * multiply_adds // _MULTIPLY_ADDS_PER_THREAD_OF_A_STEP
     return max(1, min(get_num_threads(), by_work, rows // _ROWS_PER_THREAD_OF_A_STEP))
+
+
+def for_inference(rows: int, multiply_adds: int) -> int:
+    """Threads for so many rows and multiply-adds a row through a network."""
+    most = rows * multiply_adds // _MULTIPLY_ADDS_PER_THREAD_OF_INFERENCE
+    return 1 if most < 2 else min(get_num_threads(), most)
 
 
 def _default_num_threads() -> tuple[int, str]:

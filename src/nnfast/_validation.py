@@ -117,6 +117,25 @@ def row_shaped(name: str, array: np.ndarray, columns: int | None, taker: str) ->
     return array
 
 
+def at_most_rows(x: np.ndarray, batch_size: int) -> np.ndarray:
+    if x.shape[0] > batch_size:
+        raise ValueError(f"x has {x.shape[0]} rows, but this predictor was made for batches of {batch_size}")
+    return x
+
+
+def output(out: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that the user wants filled, of exactly this shape and dtype; it may have any layout."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is {type(out).__name__}, but must be an array of {dtype.name}")
+    if out.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"out is an array of {out.dtype.name}, but must be of {dtype.name}, as the network's parameters")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}, but the scores have shape {shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    return out
+
+
 def like(name: str, x: ArrayLike, shape: tuple[int, ...], dtype: np.dtype, what: str) -> np.ndarray:
     """`floats` of a known shape."""
     array = floats(name, x, dtype)

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from nnfast import _plan, _threads, _validation, trainer
+from nnfast import _inference, _plan, _threads, _validation, trainer
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.gradient import numerical_gradient
 from nnfast.layers import Affine, BatchNormalization, Dropout
 from nnfast.losses import SoftmaxWithLoss
 from nnfast.optimizer import SGD, Optimizer
+from nnfast.predictor import Predictor
 from nnfast.trainer import Epoch, History
 
 __all__ = ["ACTIVATIONS", "MultiLayerNet", "MultiLayerNetExtend", "Network", "Parameters", "TwoLayerNet"]
@@ -133,6 +134,7 @@ class Network:
                 layer.draw(self.generator, self.dtype)
             if isinstance(layer, Dropout):
                 layer.generator = self.generator
+        self._chains = _inference.ChainCache()
         self._by_blocks = all(hasattr(layer, "infer") for layer in self.layers.values())
         self._told_mode = {name for name, layer in self.layers.items() if _takes_mode(layer)}
         self.is_fitting = False
@@ -160,7 +162,9 @@ class Network:
 
     # Using a network
 
-    def predict(self, x: ArrayLike, *, num_threads: int | None = None) -> np.ndarray:
+    def predict(
+        self, x: ArrayLike, *, out: np.ndarray | None = None, num_threads: int | None = None
+    ) -> np.ndarray:
         """Scores of the last layer, before softmax or sigmoid: the class is their argmax.
 
         May be called from many threads at once (unless a layer of your own keeps something in ``forward``).
@@ -169,24 +173,64 @@ class Network:
         ----------
         x : array_like
             Inputs, shape (B, I).
+        out : ndarray, keyword-only, optional
+            Where to put the scores, shape (B, O), of the network's dtype; a new array if not given. A contiguous one is
+            filled directly.
         num_threads : int, keyword-only, optional
             At most so many threads; `nnfast.get_num_threads` if not given. One, while another call computes.
 
         Returns
         -------
         ndarray
-            Shape (B, O).
+            `out`, or the new array, shape (B, O).
 
         Raises
         ------
         TypeError
-            If `x` does not hold real numbers.
+            If `x` does not hold real numbers, or `out` is not an array of the network's dtype.
         ValueError
-            If a row of `x` has not I values.
+            If a row of `x` has not I values, or `out` has another shape or is read-only.
         """
-        rows = self._input(x)
-        with _threads.limited(num_threads), _threads.Region():
-            return self._predicted(rows)
+        with _threads.limited(num_threads):
+            return self._scores(self._input(x), out, self._chain())
+
+    def predictor(self, batch_size: int = 1) -> Predictor:
+        """A `Predictor` of this network: made ready for many calls, with memory of its own.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            Rows of the largest batch, at least 1.
+
+        Returns
+        -------
+        Predictor
+            Called with `x`, and an array to fill if there is one, it gives what `predict` gives.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `batch_size` is not a whole number of at least 1.
+        """
+        return Predictor(self, batch_size)
+
+    def _chain(self) -> _inference.Chain | None:
+        """The layers for compiled code, None where they must run one by one."""
+        return self._chains.of(self)
+
+    def _scores(self, rows: np.ndarray, out: np.ndarray | None, chain: _inference.Chain | None) -> np.ndarray:
+        if chain is None:
+            with _threads.Region():
+                return _put(self._predicted(rows), out)
+        x = _validation.floats("x", rows)
+        shape = x.shape[0], chain.outputs
+        if out is not None:
+            flags = _validation.output(out, shape, chain.dtype).flags
+            if not (flags.carray and out.dtype.isnative):
+                return _put(self._scores(x, None, chain), out)
+        y = np.empty(shape, chain.dtype) if out is None else out
+        chain.run(x, y)
+        return y
 
     def _predicted(self, rows: np.ndarray) -> np.ndarray:
         if not self._by_blocks or rows.shape[0] <= _ROW_BLOCK:
@@ -521,6 +565,14 @@ class Network:
         return twin
 
 
+def _put(scores: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """The scores where the user wants them."""
+    if out is None:
+        return scores
+    _validation.output(out, scores.shape, scores.dtype)[...] = scores
+    return out
+
+
 def _perturbed(params: Mapping[str, np.ndarray], f: Callable[[np.ndarray], float]) -> dict[str, np.ndarray]:
     return {key: numerical_gradient(f, array, h=1e-4) for key, array in params.items()}
 
@@ -706,7 +758,9 @@ class MultiLayerNetExtend(Network):
         self.use_dropout = use_dropout
         self.use_batchnorm = use_batchnorm
 
-    def predict(self, x: ArrayLike, train_flg: bool = False, *, num_threads: int | None = None) -> np.ndarray:
+    def predict(
+        self, x: ArrayLike, train_flg: bool = False, *, out: np.ndarray | None = None, num_threads: int | None = None
+    ) -> np.ndarray:
         """Scores of the last layer, as `Network.predict`; of a training pass if `train_flg`.
 
         Parameters
@@ -715,23 +769,23 @@ class MultiLayerNetExtend(Network):
             Inputs, shape (B, I).
         train_flg : bool, default False
             Whether Dropout and BatchNormalization are to act as in training.
-        num_threads : int, keyword-only, optional
+        out, num_threads : keyword-only, optional
             As `Network.predict`.
 
         Returns
         -------
         ndarray
-            Shape (B, O).
+            `out`, or a new array, shape (B, O).
 
         Raises
         ------
         TypeError, ValueError
-            If `x` does not fit the network.
+            If `x` or `out` does not fit the network.
         """
         if not train_flg:
-            return super().predict(x, num_threads=num_threads)
+            return super().predict(x, out=out, num_threads=num_threads)
         with _threads.limited(num_threads):
-            return self._forward(self._input(x), True)
+            return _put(self._forward(self._input(x), True), out)
 
     def loss(self, x: ArrayLike, t: ArrayLike, train_flg: bool = False) -> float:
         """Mean loss over the examples plus the weight decay; of a training pass if `train_flg`.

@@ -1,0 +1,368 @@
+# Inference: the layers of a network, forward only, in one call.
+#
+# The weights are read where the layers have them, so that whoever changes them need tell nobody. With few rows each
+# weight is used once or a few times, and what counts is to read them in their order: threads divide the columns of
+# every layer. With more rows threads divide the rows and take them through all layers, a block at a time; panels that a
+# tile cannot read in place are copied first, by all threads together.
+
+cdef enum:
+    # Rows of weights that are added to a row of outputs at a time.
+    GROUP = 8
+    # Outputs for which that goes on through all rows of weights: they stay in the L1 cache.
+    SUMS_OF_FEW_ROWS = 4096
+    # Below so many rows that is faster than tiles. In microseconds on one core: 784-50-10 with 8 rows 10.2 instead of
+    # 11.7, with 24 rows as long; where tiles would need panels to be copied, 784-512-512-10, with 8 rows 107 instead of
+    # 163, with 64 rows 821 instead of 856.
+    FEW_ROWS_OF_NARROW = 16
+    FEW_ROWS_OF_WIDE = 64
+
+cdef struct Stage:
+    int64_t code            # PRODUCT, COPY, or an operation on y in place
+    int64_t inputs, outputs
+    int64_t y_row           # elements from one row of y to the next; 0 where y is the result
+    int64_t weights, bias   # addresses of the layer's arrays; of batch normalisation: gamma and beta
+    int64_t mean, variance  # likewise, of batch normalisation
+    int64_t copy            # where the copy of bias and weights has room, in elements
+    double setting          # slope, factor
+
+
+cdef class Chain:
+    """The stages of a network, their memory asked for once: describing a struct to a memoryview takes microseconds."""
+    cdef const Stage[::1] stages
+    cdef Py_ssize_t block_rows      # that go through the stages at a time
+    cdef Py_ssize_t buffer_size     # elements of such a block of y
+
+    def __cinit__(self, const Stage[::1] stages, Py_ssize_t block_rows, Py_ssize_t buffer_size):
+        self.stages = stages
+        self.block_rows = block_rows
+        self.buffer_size = buffer_size
+
+
+cdef class Scratch:
+    """Memory for the values between the stages and for copies, likewise."""
+    cdef uint8_t[::1] memory
+
+    def __cinit__(self, uint8_t[::1] memory):
+        self.memory = memory
+
+
+cdef struct Inference:
+    const Stage* stages
+    Py_ssize_t count, rows, block_rows, buffer_size
+    bint by_columns     # divided among threads
+    bint skips_zeros    # of the data, in the first product
+    nnfast_barrier barrier
+
+
+cdef inline void _add_group(
+    const given* a, Py_ssize_t a_row, const floating* b, Py_ssize_t b_row, floating* c, Py_ssize_t c_row,
+    Py_ssize_t vectors, const Py_ssize_t rows, const Py_ssize_t lanes,
+) noexcept nogil:
+    """c (rows, whole vectors) += a (rows, GROUP) @ b (GROUP, whole vectors). rows and lanes are constants."""
+    cdef floating sums[4][FLOAT_LANES]
+    cdef floating factor
+    cdef Py_ssize_t vector, row, k, j
+    for vector in range(vectors):
+        # From 0, not from c: else each group of rows would wait for the last one.
+        memset(sums, 0, sizeof(sums))
+        for k in range(GROUP):
+            for row in range(rows):
+                factor = <floating>a[row * a_row + k]
+                for j in range(lanes):
+                    sums[row][j] += factor * b[k * b_row + j]
+        for row in range(rows):
+            for j in range(lanes):
+                c[row * c_row + j] += sums[row][j]
+        b = b + lanes
+        c = c + lanes
+
+
+cdef inline void _add_rows(
+    const given* a, Py_ssize_t a_row, const floating* b, Py_ssize_t b_row, Py_ssize_t depth, floating* c,
+    Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t vectors, const Py_ssize_t lanes,
+) noexcept nogil:
+    """c (rows, whole vectors) += a (rows, depth) @ b (depth, whole vectors), depth at most GROUP."""
+    cdef Py_ssize_t row = 0, j, k
+    if depth < GROUP:
+        for row in range(rows):
+            for k in range(depth):
+                for j in range(vectors * lanes):
+                    c[row * c_row + j] += <floating>a[row * a_row + k] * b[k * b_row + j]
+        return
+    while row + 4 <= rows:
+        _add_group(a + row * a_row, a_row, b, b_row, c + row * c_row, c_row, vectors, 4, lanes)
+        row = row + 4
+    if row + 2 <= rows:
+        _add_group(a + row * a_row, a_row, b, b_row, c + row * c_row, c_row, vectors, 2, lanes)
+        row = row + 2
+    if row < rows:
+        _add_group(a + row * a_row, a_row, b, b_row, c + row * c_row, c_row, vectors, 1, lanes)
+
+
+cdef inline void _product_of_columns(
+    const Stage* stage, const given* a, Py_ssize_t a_row, Py_ssize_t rows, floating* c, Py_ssize_t c_row,
+    Py_ssize_t first, Py_ssize_t last, floating* sums, const Py_ssize_t lanes,
+) noexcept nogil:
+    """c (rows, columns first to last) = bias + a @ weights. sums: (rows, whole vectors), this thread's own.
+
+    The last columns, less than a vector, are summed in a whole one, which ends with them or, in a narrow matrix,
+    begins with them. There the last rows of weights have nothing behind them, and are taken element by element.
+    """
+    cdef const floating* weights = <const floating*><uintptr_t>stage.weights
+    cdef const floating* bias = <const floating*><uintptr_t>stage.bias
+    cdef const floating* b
+    cdef Py_ssize_t outputs = stage.outputs, vectors = (last - first) // lanes, whole = vectors * lanes
+    cdef Py_ssize_t rest = last - first - whole, width = whole + lanes if rest > 0 else whole
+    cdef Py_ssize_t start = outputs - lanes if outputs >= lanes else 0, shift = last - rest - start
+    cdef Py_ssize_t k = 0, depth, row, i, j
+    memset(sums, 0, rows * width * sizeof(sums[0]))
+    while k < stage.inputs:
+        depth = stage.inputs - k if stage.inputs - k < GROUP else GROUP
+        b = weights + k * outputs
+        if vectors > 0:
+            _add_rows(a + k, a_row, b + first, outputs, depth, sums, width, rows, vectors, lanes)
+        if rest > 0 and (outputs >= lanes or (k + depth - 1) * outputs + lanes <= stage.inputs * outputs):
+            _add_rows(a + k, a_row, b + start, outputs, depth, sums + whole, width, rows, 1, lanes)
+        elif rest > 0:
+            for row in range(rows):
+                for i in range(depth):
+                    for j in range(rest):
+                        sums[row * width + whole + j] += <floating>a[row * a_row + k + i] * b[i * outputs + j]
+        k = k + depth
+    c = c + first
+    bias = bias + first
+    for row in range(rows):
+        for j in range(whole):
+            c[row * c_row + j] = bias[j] + sums[row * width + j]
+        for j in range(rest):
+            c[row * c_row + whole + j] = bias[whole + j] + sums[row * width + whole + shift + j]
+
+
+cdef void _product_of_few_rows(
+    const Stage* stage, const given* a, Py_ssize_t a_row, Py_ssize_t rows, floating* c, Py_ssize_t c_row,
+    Py_ssize_t first, Py_ssize_t last, floating* sums,
+) noexcept nogil:
+    """Columns first to last of c (rows, O) = bias + a @ weights, the weights read in their order.
+
+    The first column is one of a whole vector, and so is the last, unless it is the last of all.
+    """
+    cdef Py_ssize_t end, columns = SUMS_OF_FEW_ROWS // rows // _lanes(c) * _lanes(c)
+    while first < last:
+        end = last if last - first < columns else first + columns
+        if floating is float:
+            _product_of_columns(stage, a, a_row, rows, c, c_row, first, end, sums, FLOAT_LANES)
+        else:
+            _product_of_columns(stage, a, a_row, rows, c, c_row, first, end, sums, DOUBLE_LANES)
+        first = end
+
+
+cdef inline Product _product_of_stage(const Stage* stage, Py_ssize_t rows, floating* c) noexcept nogil:
+    cdef Product product = _plan_product(rows, stage.outputs, stage.inputs, 0, 1, stage.outputs, 1, c, 1)
+    return product
+
+
+cdef bint _has_few_rows(const Inference* inference, floating* unused) noexcept nogil:
+    cdef Py_ssize_t place
+    cdef Product product
+    if inference.rows >= FEW_ROWS_OF_NARROW and inference.rows < FEW_ROWS_OF_WIDE:
+        for place in range(inference.count):
+            if inference.stages[place].code == PRODUCT:
+                product = _product_of_stage(inference.stages + place, FEW_ROWS, unused)
+                if not product.b_in_place:
+                    return True
+    return inference.rows < FEW_ROWS_OF_NARROW
+
+
+cdef bint _copy_weights(
+    const Inference* inference, floating* copies, int share, int shares
+) noexcept nogil:
+    """A thread's part of the panels that are not read in place, and of the biases. Whether there were any at all."""
+    cdef Py_ssize_t place, panel, turn = 0, size
+    cdef const Stage* stage
+    cdef Product product
+    for place in range(inference.count):
+        stage = inference.stages + place
+        if stage.code != PRODUCT:
+            continue
+        product = _product_of_stage(stage, FEW_ROWS, copies)
+        size = _padded(stage.outputs, product.lanes)
+        for panel in range(product.panels):
+            if not _is_copied(&product, panel):
+                continue
+            if turn % shares == share:
+                _copy_panel(&product, panel, <const floating*><uintptr_t>stage.weights,
+                            copies + stage.copy + size + panel * WIDEST * product.lanes * product.depth)
+            turn = turn + 1
+        if turn % shares == share:
+            memset(copies + stage.copy, 0, size * sizeof(copies[0]))
+            memcpy(copies + stage.copy, <const floating*><uintptr_t>stage.bias, stage.outputs * sizeof(copies[0]))
+        turn = turn + 1
+    return turn > 0
+
+
+cdef void _product_of_many_rows(
+    const Stage* stage, const given* a, Py_ssize_t a_row, Py_ssize_t rows, floating* c, Py_ssize_t c_row,
+    const floating* copies, bint skips_zeros,
+) noexcept nogil:
+    """c (rows, O) = bias + a @ weights; where c has room for it, padding is written, too."""
+    cdef Product product = _product_of_stage(stage, FEW_ROWS, c)
+    cdef const floating* bias = copies + stage.copy
+    product.rows, product.a_row, product.c_row = rows, a_row, c_row
+    product.pads, product.skips_zeros = stage.y_row > 0, skips_zeros
+    _product_of_rows(&product, a, <const floating*><uintptr_t>stage.weights,
+                     bias + _padded(stage.outputs, product.lanes), bias, c, 0, rows)
+
+
+cdef void _operate_in_place(
+    const Stage* stage, floating* y, Py_ssize_t y_row, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """One activation, scaling or normalisation, on columns first to last of some rows."""
+    cdef Py_ssize_t row, n = last - first
+    y = y + first
+    if rows > 1 and (n < stage.outputs or stage.code == NORMALIZE):
+        for row in range(rows):
+            _operate_in_place(stage, y - first + row * y_row, 0, 1, first, last)
+        return
+    n = n + (rows - 1) * y_row      # what lies between two rows is nobody's
+    if stage.code == RELU:
+        _relu(y, n)
+    elif stage.code == LEAKY_RELU:
+        _leaky_relu(y, <floating>stage.setting, n)
+    elif stage.code == SIGMOID:
+        _sigmoid_in_place(y, n)
+    elif stage.code == TANH:
+        _tanh_in_place(y, n)
+    elif stage.code == GELU:
+        _gelu_forward_chunk(y, y, 0, n)
+    elif stage.code == SCALE:
+        _scaled_chunk(y, y, <floating>stage.setting, 0, n)
+    else:
+        _batch_normalization_predict_row(
+            y, <const floating*><uintptr_t>stage.weights + first, <const floating*><uintptr_t>stage.bias + first,
+            <const floating*><uintptr_t>stage.mean + first, <const floating*><uintptr_t>stage.variance + first, y, n,
+            1e-6)
+
+
+cdef void _copy_converted(
+    const given* x, Py_ssize_t x_row, Py_ssize_t rows, floating* y, Py_ssize_t y_row, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t row, j
+    for row in range(rows):
+        for j in range(first, last):
+            y[row * y_row + j] = <floating>x[row * x_row + j]
+
+
+cdef void _infer_columns(
+    Inference* inference, const given* x, floating* result, floating* memory, int share, int shares
+) noexcept nogil:
+    """All rows, a thread's columns of every stage."""
+    cdef Py_ssize_t place, blocks, first = 0, last = 0, y_row = 0, x_row = 0, lanes = _lanes(result), written = 0
+    cdef const Stage* stage
+    cdef floating* y = result
+    # What a thread writes again and again is its own: beside lines that another one writes it would be fetched away by
+    # that one's prefetching (40 rows of 784-512-512-10 took 761 microseconds on two cores, 545 on one).
+    cdef floating* sums = memory + (2 + share) * inference.buffer_size
+    cdef const floating* before
+    for place in range(inference.count):
+        stage = inference.stages + place
+        if stage.code != PRODUCT and stage.code != COPY:
+            _operate_in_place(stage, y, y_row, inference.rows, first, last)
+            continue
+        before, x_row = y, y_row
+        y_row = stage.y_row if stage.y_row else stage.outputs
+        y = memory + written % 2 * inference.buffer_size if stage.y_row else result
+        blocks = _padded(stage.outputs, lanes) // lanes
+        first = blocks * share // shares * lanes
+        last = blocks * (share + 1) // shares * lanes
+        last = last if last < stage.outputs else stage.outputs
+        if stage.code == COPY:
+            _copy_converted(x, stage.inputs, inference.rows, y, y_row, first, last)
+        elif place == 0:
+            _product_of_few_rows(stage, x, stage.inputs, inference.rows, y, y_row, first, last, sums)
+        else:
+            nnfast_wait(&inference.barrier, shares)
+            _product_of_few_rows(stage, before, x_row, inference.rows, y, y_row, first, last, sums)
+        written = written + 1
+
+
+cdef void _infer_rows(
+    Inference* inference, const given* x, floating* result, floating* memory, const floating* copies,
+    Py_ssize_t row, Py_ssize_t rows,
+) noexcept nogil:
+    """A block of rows through all stages."""
+    cdef Py_ssize_t place, y_row = 0, x_row = 0, written = 0
+    cdef const Stage* stage
+    cdef floating* y = result
+    cdef const floating* before
+    for place in range(inference.count):
+        stage = inference.stages + place
+        if stage.code != PRODUCT and stage.code != COPY:
+            _operate_in_place(stage, y, y_row, rows, 0, stage.outputs)
+            continue
+        before, x_row = y, y_row
+        y_row = stage.y_row if stage.y_row else stage.outputs
+        y = memory + written % 2 * inference.buffer_size if stage.y_row else result + row * stage.outputs
+        if stage.code == COPY:
+            _copy_converted(x + row * stage.inputs, stage.inputs, rows, y, y_row, 0, stage.outputs)
+        elif place == 0:
+            _product_of_many_rows(stage, x + row * stage.inputs, stage.inputs, rows, y, y_row, copies,
+                                  inference.skips_zeros)
+        else:
+            _product_of_many_rows(stage, before, x_row, rows, y, y_row, copies, False)
+        written = written + 1
+
+
+cdef void _infer_share(
+    Inference* inference, const given* x, floating* result, floating* memory, floating* copies, int share, int shares
+) noexcept nogil:
+    """What one thread does."""
+    cdef Py_ssize_t row, last
+    if inference.by_columns:
+        _infer_columns(inference, x, result, memory, share, shares)
+        return
+    if _copy_weights(inference, copies, share, shares):
+        nnfast_wait(&inference.barrier, shares)
+    memory = memory + share * 2 * inference.buffer_size
+    row = inference.rows * share // shares
+    last = inference.rows * (share + 1) // shares
+    while row < last:
+        _infer_rows(inference, x, result, memory, copies, row,
+                    last - row if last - row < inference.block_rows else inference.block_rows)
+        row = row + inference.block_rows
+
+
+cdef bint _overlap(const void* a, Py_ssize_t a_bytes, const void* b, Py_ssize_t b_bytes) noexcept nogil:
+    return <uintptr_t>a < <uintptr_t>b + b_bytes and <uintptr_t>b < <uintptr_t>a + a_bytes
+
+
+def infer(
+    Chain chain not None,
+    Scratch scratch not None,   # 2 buffers a thread, and 2 more; then, from FEW_ROWS_OF_NARROW rows on, the copies
+    const given[:, ::1] x,      # in   (B, I)   B > 0, I > 0
+    floating[:, ::1] y,         # out  (B, O)   O > 0
+    int num_threads,
+):
+    """y = what the last stage gives. Returns False, and does nothing, if x and y overlap."""
+    cdef Inference inference
+    cdef floating* memory = _aligned(<floating*>&scratch.memory[0])
+    cdef floating* copies
+    cdef const Stage* first = &chain.stages[0]
+    if _overlap(&x[0, 0], x.shape[0] * x.shape[1] * <Py_ssize_t>sizeof(x[0, 0]),
+                &y[0, 0], y.shape[0] * y.shape[1] * <Py_ssize_t>sizeof(y[0, 0])):
+        return False
+    with nogil:
+        memset(&inference.barrier, 0, sizeof(inference.barrier))
+        inference.stages, inference.count, inference.rows = first, chain.stages.shape[0], x.shape[0]
+        inference.block_rows, inference.buffer_size = chain.block_rows, chain.buffer_size
+        inference.by_columns = _has_few_rows(&inference, memory)
+        inference.skips_zeros = (
+            not inference.by_columns and first.code == PRODUCT
+            and _has_zeros(&x[0, 0], x.shape[1], 1, x.shape[0], x.shape[1])
+            and _chunk_is_finite(<const floating*><uintptr_t>first.weights, 0, first.inputs * first.outputs))
+        copies = memory + (num_threads + 1) * 2 * chain.buffer_size
+        if num_threads == 1:
+            _infer_share(&inference, &x[0, 0], &y[0, 0], memory, copies, 0, 1)
+        else:
+            with parallel(num_threads=num_threads):
+                _infer_share(&inference, &x[0, 0], &y[0, 0], memory, copies, nnfast_thread_number(), nnfast_team_size())
+    return True

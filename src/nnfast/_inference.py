@@ -1,0 +1,210 @@
+"""A network's layers as compiled code walks them forward: for `predict`, and for a `Predictor`.
+
+Layout of a stage: `_core_inference.pxi`. The stages point to the layers' own arrays, so a change to their values is
+seen by the next call; that another array has been put in their place is noticed by `ChainCache`.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from operator import is_
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnfast import _memory, _threads, _validation
+from nnfast._kernels import kernels
+from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
+from nnfast.layers import Affine, BatchNormalization, Dropout
+
+if TYPE_CHECKING:
+    from nnfast.network import Network
+
+_STAGE = np.dtype(
+    [(name, np.int64) for name in (
+        "code", "inputs", "outputs", "y_row", "weights", "bias", "mean", "variance", "copy",
+    )]
+    + [("setting", np.float64)]
+)
+
+_IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH", Gelu: "GELU"}
+_LAYERS = (Affine, BatchNormalization, Dropout, Identity, *_IN_PLACE)
+
+_BLOCK_BYTES = 1 << 18
+"""Of values between the layers for a block of rows, which goes through all layers before the next: a part of the L2
+cache."""
+
+_FEWEST_BLOCK_ROWS, _MOST_BLOCK_ROWS = 64, 1024
+"""Fewer would read the weights too often; more would gain nothing."""
+
+
+class Chain:
+    """The stages of a network whose layers are all nnfast's own and fit together.
+
+    Attributes
+    ----------
+    is_live : bool
+        Whether all stages read the layers' own arrays. Some may have a layout that the kernels do not take, and were
+        copied: then the chain is good for one call.
+    inputs, outputs : int
+        Columns of x and y.
+    multiply_adds : int
+        A row.
+    """
+
+    def __init__(self, network: "Network") -> None:
+        self.dtype = network.dtype
+        self.is_live = True
+        self.inputs = self.outputs = network.inputs or 0
+        self.multiply_adds = 0
+        self._parts = list(_parts(network))
+        self._kernels = kernels(network.dtype)
+        self._arrays: list[np.ndarray] = []     # kept alive: the stages hold their addresses
+        self._copies = 0                        # elements
+        self._stages: list[np.ndarray] = []
+        for layer in network.layers.values():
+            self._add(layer)
+        writers = [stage for stage in self._stages if stage["y_row"]]
+        writers[-1]["y_row"] = 0    # to the result
+        widest = max(int(stage["y_row"]) for stage in writers)
+        fitting = _BLOCK_BYTES // (2 * max(widest, 1) * self.dtype.itemsize) // 8 * 8
+        self._block_rows = min(max(fitting, _FEWEST_BLOCK_ROWS), _MOST_BLOCK_ROWS)
+        self._buffer_size = max(self._block_rows * widest, self._kernels.FEWEST_BUFFER)
+        self.stages = self._kernels.Chain(np.array(self._stages), self._block_rows, self._buffer_size)
+
+    def is_current(self, network: "Network") -> bool:
+        """Whether the network still has the same layers, arrays and settings."""
+        parts = list(_parts(network))
+        return len(parts) == len(self._parts) and all(map(is_, parts, self._parts))
+
+    def threads(self, rows: int) -> int:
+        """How many are worth their while."""
+        return _threads.for_inference(rows, self.multiply_adds)
+
+    def scratch_size(self, rows: int, num_threads: int) -> int:
+        """Bytes that a call for so many rows needs."""
+        copies = self._copies if rows >= self._kernels.FEWEST_ROWS_BY_TILES else 0
+        size: int = ((num_threads + 1) * 2 * self._buffer_size + copies) * self.dtype.itemsize + 64
+        return size
+
+    def run(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Fill y (B, outputs) from rows x (B, inputs) of float32 or float64, both contiguous."""
+        if y.size == 0:
+            return
+        if x.size == 0:     # no inputs at all: no row has an address
+            x = np.zeros((x.shape[0], 1), self.dtype)
+        infer = self._kernels.infer if x.dtype == self.dtype else self._kernels.infer_converting
+        threads = self.threads(x.shape[0])
+        with _threads.Region() if threads > 1 else contextlib.nullcontext():
+            threads = min(threads, _threads.get_num_threads())
+            scratch = _memory.scratch(self._kernels.Scratch, self.scratch_size(x.shape[0], threads))
+            done = infer(self.stages, scratch, x, y, threads)
+        if not done:    # y lies over x
+            self.run(x.copy(), y)
+
+    def _add(self, layer: Any) -> None:
+        """The stages of one layer."""
+        kind = type(layer)
+        if kind is Affine:
+            padded = _memory.rows_apart(layer.W.shape[1], self.dtype)
+            inputs, self.outputs = self.outputs, layer.W.shape[1]
+            self._stage("PRODUCT", inputs=inputs, y_row=padded, weights=self._address(layer.W, 2),
+                        bias=self._address(layer.b, 1), copy=self._copies)
+            self._copies += (inputs + 1) * padded
+            self.multiply_adds += inputs * self.outputs
+            return
+        if not self._stages:
+            self._stage("COPY", y_row=_memory.rows_apart(self.outputs, self.dtype))
+        if kind is BatchNormalization:
+            mean, variance = layer.statistics
+            self._stage("NORMALIZE", weights=self._address(layer.gamma, 1), bias=self._address(layer.beta, 1),
+                        mean=self._address(mean, 1), variance=self._address(variance, 1))
+        elif kind is Dropout:
+            self._stage("SCALE", setting=1.0 - layer.dropout_ratio)
+        elif kind is not Identity:
+            self._stage(_IN_PLACE[kind], setting=getattr(layer, "slope", 0))
+
+    def _stage(self, code: str, *, setting: float = 0, **fields: int) -> None:
+        stage = np.zeros((), _STAGE)
+        stage["code"], stage["setting"] = self._kernels.OPERATION_CODES[code], setting
+        stage["inputs"] = stage["outputs"] = self.outputs
+        for name, value in fields.items():
+            stage[name] = value
+        self._stages.append(stage)
+
+    def _address(self, array: np.ndarray, ndim: int) -> int:
+        """Where an array lies, or a copy in the layout that the kernels take."""
+        operand = _validation.operand("array", array, ndim)
+        if operand.dtype != self.dtype:
+            operand = operand.astype(self.dtype)
+        self.is_live = self.is_live and operand is array
+        self._arrays.append(operand)
+        address: int = operand.__array_interface__["data"][0]
+        return address
+
+
+def _parts(network: "Network") -> Iterator[Any]:
+    """What a chain was made of: the same objects mean that it is still right."""
+    for layer in network.layers.values():
+        yield layer
+        kind = type(layer)
+        if kind is Affine:
+            yield layer.W
+            yield layer.b
+        elif kind is BatchNormalization:
+            yield layer.gamma
+            yield layer.beta
+            yield layer.running_mean
+            yield layer.running_var
+        elif kind is Dropout:
+            yield layer.dropout_ratio
+        elif kind is LeakyRelu:
+            yield layer.slope
+
+
+def _fits(network: "Network") -> bool:
+    """Whether all layers are nnfast's own, and their arrays of the right shapes and dtype."""
+    width = network.inputs
+    if width is None:
+        return False
+    for layer in network.layers.values():
+        kind = type(layer)
+        if kind is Affine:
+            if not (_is(layer.W, network.dtype, (width, layer.outputs)) and _is(layer.b, network.dtype, (layer.outputs,))):
+                return False
+            width = layer.outputs
+        elif kind is BatchNormalization:
+            if not (_is(layer.gamma, network.dtype, (width,)) and _is(layer.beta, network.dtype, (width,))
+                    and all(_is(array, None, (width,)) for array in layer.statistics)):
+                return False
+        elif kind not in _LAYERS:
+            return False
+    return True
+
+
+def _is(array: Any, dtype: np.dtype | None, shape: tuple[int, ...]) -> bool:
+    """Whether something is a floating-point array of this shape, and of this dtype in either byte order."""
+    if not isinstance(array, np.ndarray) or array.shape != shape:
+        return False
+    found: np.dtype = array.dtype.newbyteorder("=")
+    return found.kind == "f" if dtype is None else found == dtype
+
+
+class ChainCache:
+    """The chain of a network, made anew when its layers or their arrays are other ones."""
+
+    def __init__(self) -> None:
+        self._chain: Chain | None = None
+
+    def of(self, network: "Network") -> Chain | None:
+        """None if the network must run layer by layer, for what it has or to say what is wrong."""
+        chain = self._chain
+        if chain is not None and chain.is_current(network):
+            return chain
+        self._chain = None
+        chain = Chain(network) if _fits(network) else None
+        if chain is not None and chain.is_live:
+            self._chain = chain
+        return chain
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChainCache, ()       # addresses mean nothing in a copy of the network
