@@ -55,87 +55,83 @@ cdef struct Inference:
 
 
 cdef inline void _add_group(
-    const given* a, Py_ssize_t a_row, const floating* b, Py_ssize_t b_row, floating* c, Py_ssize_t c_row,
-    Py_ssize_t vectors, const Py_ssize_t rows, const Py_ssize_t lanes,
+    const given* a, Py_ssize_t a_row, const floating* b, const floating* b_last, Py_ssize_t b_row, floating* sums,
+    Py_ssize_t vectors, Py_ssize_t sums_row, const Py_ssize_t rows, const Py_ssize_t lanes,
 ) noexcept nogil:
-    """c (rows, whole vectors) += a (rows, GROUP) @ b (GROUP, whole vectors). rows and lanes are constants."""
-    cdef floating sums[4][FLOAT_LANES]
+    """sums (rows, vectors) += a (rows, GROUP) @ b (GROUP, vectors), whose last vector begins at b_last.
+
+    rows and lanes are constants where this is inlined.
+    """
+    cdef floating products[4][FLOAT_LANES]
     cdef floating factor
     cdef Py_ssize_t vector, row, k, j
     for vector in range(vectors):
-        # From 0, not from c: else each group of rows would wait for the last one.
-        memset(sums, 0, sizeof(sums))
+        b = b_last if vector == vectors - 1 else b
+        # From 0, not from the sums: else each group of rows would wait for the last one.
+        for row in range(rows):
+            for j in range(lanes):
+                products[row][j] = 0
         for k in range(GROUP):
             for row in range(rows):
                 factor = <floating>a[row * a_row + k]
                 for j in range(lanes):
-                    sums[row][j] += factor * b[k * b_row + j]
+                    products[row][j] += factor * b[k * b_row + j]
         for row in range(rows):
             for j in range(lanes):
-                c[row * c_row + j] += sums[row][j]
+                sums[row * sums_row + j] += products[row][j]
         b = b + lanes
-        c = c + lanes
+        sums = sums + lanes
 
 
-cdef inline void _add_rows(
-    const given* a, Py_ssize_t a_row, const floating* b, Py_ssize_t b_row, Py_ssize_t depth, floating* c,
-    Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t vectors, const Py_ssize_t lanes,
+cdef inline void _add_groups(
+    const given* a, Py_ssize_t a_row, Py_ssize_t rows, const floating* b, const floating* b_last, Py_ssize_t b_row,
+    floating* sums, Py_ssize_t vectors, const Py_ssize_t lanes,
 ) noexcept nogil:
-    """c (rows, whole vectors) += a (rows, depth) @ b (depth, whole vectors), depth at most GROUP."""
-    cdef Py_ssize_t row = 0, j, k
-    if depth < GROUP:
-        for row in range(rows):
-            for k in range(depth):
-                for j in range(vectors * lanes):
-                    c[row * c_row + j] += <floating>a[row * a_row + k] * b[k * b_row + j]
-        return
+    """The same for any number of rows."""
+    cdef Py_ssize_t row = 0, width = vectors * lanes
     while row + 4 <= rows:
-        _add_group(a + row * a_row, a_row, b, b_row, c + row * c_row, c_row, vectors, 4, lanes)
+        _add_group(a + row * a_row, a_row, b, b_last, b_row, sums + row * width, vectors, width, 4, lanes)
         row = row + 4
     if row + 2 <= rows:
-        _add_group(a + row * a_row, a_row, b, b_row, c + row * c_row, c_row, vectors, 2, lanes)
+        _add_group(a + row * a_row, a_row, b, b_last, b_row, sums + row * width, vectors, width, 2, lanes)
         row = row + 2
     if row < rows:
-        _add_group(a + row * a_row, a_row, b, b_row, c + row * c_row, c_row, vectors, 1, lanes)
+        _add_group(a + row * a_row, a_row, b, b_last, b_row, sums + row * width, vectors, width, 1, lanes)
 
 
-cdef inline void _product_of_columns(
+cdef void _product_of_columns(
     const Stage* stage, const given* a, Py_ssize_t a_row, Py_ssize_t rows, floating* c, Py_ssize_t c_row,
     Py_ssize_t first, Py_ssize_t last, floating* sums, const Py_ssize_t lanes,
 ) noexcept nogil:
     """c (rows, columns first to last) = bias + a @ weights. sums: (rows, whole vectors), this thread's own.
 
-    The last columns, less than a vector, are summed in a whole one, which ends with them or, in a narrow matrix,
-    begins with them. There the last rows of weights have nothing behind them, and are taken element by element.
+    If the last columns are less than a vector, the vector that is read ends with them or, in a narrow matrix, begins
+    with them. There the last rows of weights have nothing behind them, and are taken element by element.
     """
-    cdef const floating* weights = <const floating*><uintptr_t>stage.weights
-    cdef const floating* bias = <const floating*><uintptr_t>stage.bias
-    cdef const floating* b
-    cdef Py_ssize_t outputs = stage.outputs, vectors = (last - first) // lanes, whole = vectors * lanes
-    cdef Py_ssize_t rest = last - first - whole, width = whole + lanes if rest > 0 else whole
-    cdef Py_ssize_t start = outputs - lanes if outputs >= lanes else 0, shift = last - rest - start
-    cdef Py_ssize_t k = 0, depth, row, i, j
+    cdef const floating* weights = <const floating*><uintptr_t>stage.weights + first
+    cdef const floating* bias = <const floating*><uintptr_t>stage.bias + first
+    cdef Py_ssize_t outputs = stage.outputs, columns = last - first, vectors = (columns + lanes - 1) // lanes
+    cdef Py_ssize_t width = vectors * lanes, whole = width - lanes      # columns before the last vector
+    # Columns of the last vector that come before those that it is read for.
+    cdef Py_ssize_t shift = width - columns if outputs >= lanes else 0
+    # Rows of weights that can be read so; others follow one by one.
+    cdef Py_ssize_t depth = stage.inputs if shift or columns == width else stage.inputs - (lanes - 1) // outputs
+    cdef Py_ssize_t k, row, j
+    depth = depth // GROUP * GROUP if depth > 0 else 0
     memset(sums, 0, rows * width * sizeof(sums[0]))
-    while k < stage.inputs:
-        depth = stage.inputs - k if stage.inputs - k < GROUP else GROUP
-        b = weights + k * outputs
-        if vectors > 0:
-            _add_rows(a + k, a_row, b + first, outputs, depth, sums, width, rows, vectors, lanes)
-        if rest > 0 and (outputs >= lanes or (k + depth - 1) * outputs + lanes <= stage.inputs * outputs):
-            _add_rows(a + k, a_row, b + start, outputs, depth, sums + whole, width, rows, 1, lanes)
-        elif rest > 0:
-            for row in range(rows):
-                for i in range(depth):
-                    for j in range(rest):
-                        sums[row * width + whole + j] += <floating>a[row * a_row + k + i] * b[i * outputs + j]
-        k = k + depth
-    c = c + first
-    bias = bias + first
+    for k in range(depth // GROUP):
+        _add_groups(a + k * GROUP, a_row, rows, weights + k * GROUP * outputs,
+                    weights + k * GROUP * outputs + whole - shift, outputs, sums, vectors, lanes)
     for row in range(rows):
+        for k in range(depth, stage.inputs):
+            for j in range(whole):
+                sums[row * width + j] += <floating>a[row * a_row + k] * weights[k * outputs + j]
+            for j in range(whole, columns):
+                sums[row * width + j + shift] += <floating>a[row * a_row + k] * weights[k * outputs + j]
         for j in range(whole):
-            c[row * c_row + j] = bias[j] + sums[row * width + j]
-        for j in range(rest):
-            c[row * c_row + whole + j] = bias[whole + j] + sums[row * width + whole + shift + j]
+            c[row * c_row + first + j] = bias[j] + sums[row * width + j]
+        for j in range(whole, columns):
+            c[row * c_row + first + j] = bias[j] + sums[row * width + j + shift]
 
 
 cdef void _product_of_few_rows(
