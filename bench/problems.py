@@ -6,11 +6,14 @@ the book's script: those train on images.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 SEED = 0
+
+EPOCHS = 2
+"""Of training in one piece of work: what `fit` does once, it does for at least two epochs."""
 
 
 @functools.cache
@@ -42,6 +45,14 @@ class Training:
     reason: str
     activation: str = "relu"
     optimizer: str = "sgd"
+    on_images: bool = False     # MNIST instead of inputs without zeros
+    goals: dict[str, float] = field(default_factory=dict)   # timing.Case
+
+    @property
+    def flops(self) -> int:
+        """Of a step's products; the gradient with respect to the input is not needed."""
+        sizes = [inputs * outputs for inputs, outputs in zip(self.sizes, self.sizes[1:], strict=False)]
+        return 2 * self.batch_size * (3 * sum(sizes) - sizes[0])
 
     @property
     def lr(self) -> float:
@@ -58,6 +69,10 @@ class Training:
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Inputs (batch_size * steps, inputs) and labels that depend on it, so that there is something to learn."""
+        if self.on_images:
+            x, t, _ = images()
+            rows = self.batch_size * self.steps
+            return x[:rows].astype(self.dtype), t[:rows].argmax(axis=1)
         generator = np.random.default_rng(SEED + 1)
         x = generator.standard_normal((self.batch_size * self.steps, self.sizes[0]), dtype=np.float32)
         labels = (x @ generator.standard_normal((self.sizes[0], self.sizes[-1]), dtype=np.float32)).argmax(axis=1)
@@ -67,13 +82,20 @@ class Training:
 TRAINING = [
     Training("64-50-10, batch 100", (64, 50, 10), 100, "float32", 60, "the demo: the digits in the package"),
     Training("784-50-10, batch 100", (784, 50, 10), 100, "float32", 60, "the book's network on MNIST"),
+    Training("784-50-10, batch 100, MNIST", (784, 50, 10), 100, "float32", 120, "the same, on the images themselves",
+             on_images=True, goals={"NumPy": 4.7, "PyTorch": 4.7, "JAX scan": 2.2}),
     Training("784-50-10, batch 100, float64", (784, 50, 10), 100, "float64", 60, "the same in the book's dtype"),
     Training("784-256-128-10, batch 128", (784, 256, 128, 10), 128, "float32", 20, "a usual network for MNIST"),
-    Training("784-1024-1024-10, batch 256", (784, 1024, 1024, 10), 256, "float32", 3, "bound by the matrix products"),
-    Training("10-46-46-10, batch 128, Adam", (10, 46, 46, 10), 128, "float32", 60,
-             "tiny: PyTorch issue 144633", optimizer="adam"),
+    Training("784-256-128-10, batch 128, MNIST", (784, 256, 128, 10), 128, "float32", 60, "the same, on the images",
+             on_images=True, goals={"PyTorch": 2.25, "JAX scan": 1.55}),
+    Training("784-1024-1024-10, batch 256", (784, 1024, 1024, 10), 256, "float32", 3, "bound by the matrix products",
+             goals={"PyTorch": 1.45, "JAX scan": 1.2, "peak": 0.92}),
+    Training("10-45-45-10, batch 128, Adam", (10, 45, 45, 10), 128, "float32", 60, "tiny: PyTorch issue 144633",
+             optimizer="adam", goals={"PyTorch": 10, "JAX scan": 2}),
+    Training("10-46-46-10, batch 128, Adam", (10, 46, 46, 10), 128, "float32", 60, "the width at which PyTorch slows down",
+             optimizer="adam", goals={"PyTorch": 10, "JAX scan": 2}),
     Training("4-32-16-4 tanh, batch 10,000, Adam", (4, 32, 16, 4), 10_000, "float32", 2,
-             "narrow and long: the example of SimpleChains.jl", "tanh", "adam"),
+             "narrow and long: the example of SimpleChains.jl", "tanh", "adam", goals={"JAX scan": 2, "peak": 0.3}),
     Training("123-77-33-5, batch 50, float64", (123, 77, 33, 5), 50, "float64", 60, "odd sizes, on purpose"),
 ]
 
@@ -141,16 +163,33 @@ class Inference:
     rows: int
     dtype: str
     reason: str
+    goals: dict[str, float] = field(default_factory=dict)   # timing.Case
+
+    calls = 10      # in one piece of work
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.rows * sum(i * o for i, o in zip(self.sizes, self.sizes[1:], strict=False))
+
+    def weights(self) -> list[np.ndarray]:
+        """W1, b1, W2, b2, ..."""
+        return Training(self.name, self.sizes, self.rows, self.dtype, 1, self.reason).weights()
+
+    def x(self) -> np.ndarray:
+        return np.random.default_rng(SEED).standard_normal((self.rows, self.sizes[0])).astype(self.dtype)
 
 
+_THOUSAND = {"PyTorch": 1, "ONNX Runtime": 1, "OpenVINO": 1}
 INFERENCE = [
-    Inference("4-64-64-2, 1 row", (4, 64, 64, 2), 1, "float32", "control and reinforcement learning"),
+    Inference("4-64-64-2, 1 row", (4, 64, 64, 2), 1, "float32", "control and reinforcement learning",
+              {"microseconds": 1.2}),
     Inference("4-64-64-2, 32 rows", (4, 64, 64, 2), 32, "float32", "the same for a few states at a time"),
-    Inference("784-50-10, 1 row", (784, 50, 10), 1, "float32", "one image"),
+    Inference("784-50-10, 1 row", (784, 50, 10), 1, "float32", "one image", {"ONNX Runtime": 2}),
     Inference("784-50-10, 32 rows", (784, 50, 10), 32, "float32", "a small server's batch"),
-    Inference("784-50-10, 1000 rows", (784, 50, 10), 1000, "float32", "a test set in pieces"),
+    Inference("784-50-10, 1000 rows", (784, 50, 10), 1000, "float32", "a test set in pieces", _THOUSAND),
     Inference("784-50-10, 1000 rows, float64", (784, 50, 10), 1000, "float64", "the same in the book's dtype"),
-    Inference("784-512-512-10, 1 row", (784, 512, 512, 10), 1, "float32", "bound by reading the weights"),
-    Inference("784-512-512-10, 1000 rows", (784, 512, 512, 10), 1000, "float32", "bound by arithmetic"),
+    Inference("784-512-512-10, 1 row", (784, 512, 512, 10), 1, "float32", "bound by reading the weights",
+              {"ONNX Runtime": 1.2}),
+    Inference("784-512-512-10, 1000 rows", (784, 512, 512, 10), 1000, "float32", "bound by arithmetic", _THOUSAND),
     Inference("61-43-29-3, 77 rows, float64", (61, 43, 29, 3), 77, "float64", "odd sizes, on purpose"),
 ]

@@ -1,10 +1,11 @@
-"""The one timer: contestants in processes of their own, taking turns; medians, ratios, a table, JSON and a bar chart.
+"""The one timer: contestants in processes of their own, taking turns; medians, ratios, tables, JSON and a bar chart.
 
 Machines are shared and noisy, and switch between fast and slow within seconds. So the contestants of a problem are
 timed one right after the other, many rounds; a ratio is the median of the rounds' ratios, never a ratio between runs.
 """
 
 import argparse
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -15,10 +16,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import peak
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -44,41 +46,74 @@ class Contestant:
     units: int = 1
 
 
+OURS = "nnfast"
+
+
 @dataclass(frozen=True)
 class Case:
-    """A problem and its two contestants; their results must agree within `tolerance` of the largest value."""
+    """A problem and its contestants by name, nnfast among them.
+
+    The results of each must agree with nnfast's within `tolerance` of the largest value.
+    """
 
     name: str
     reason: str
-    peer: Contestant
-    nnfast: Contestant
+    contestants: dict[str, Contestant]
     tolerance: float
+    flops: int = 0
+    """Floating-point operations of a unit's matrix products; 0 if there are none."""
+    goals: dict[str, float] = field(default_factory=dict)
+    """With all threads: times as fast as a peer, or the share of the peak under "peak"."""
 
 
 @dataclass
 class Row:
-    """Microseconds for one unit, by round."""
+    """What a case gave with some threads: microseconds for one unit, by contestant and round."""
 
     name: str
     reason: str
     threads: int
-    peer: list[float]
-    nnfast: list[float]
-    difference: float
+    times: dict[str, list[float]]
+    difference: float = 0.0     # the largest, of all results
+    first: dict[str, float] = field(default_factory=dict)   # seconds until the first result, compilation included
+    flops: int = 0
+    goals: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)  # contestants that gave nothing, and why
+
+    def median(self, who: str) -> float:
+        return statistics.median(self.times[who])
+
+    def ratio(self, peer: str) -> float:
+        """How many times as long the peer takes: the median of the rounds' ratios."""
+        return statistics.median(a / b for a, b in zip(self.times[peer], self.times[OURS], strict=True))
 
     @property
-    def ratio(self) -> float:
-        return statistics.median(peer / own for peer, own in zip(self.peer, self.nnfast, strict=True))
+    def best_peer(self) -> str | None:
+        return min((who for who in self.times if not who.startswith(OURS)), key=self.median, default=None)
+
+    def share(self, who: str, peak: float) -> float:
+        """Of the peak in GFLOP/s."""
+        return self.flops / self.median(who) / 1e3 / peak
 
 
 class DisagreementError(Exception):
     """Two contestants computed different things."""
 
 
+class EndedEarlyError(Exception):
+    """A contestant gave no result."""
+
+
+THREADS = "NNFAST_BENCH_THREADS"
+"""The environment variable that tells a contestant how many threads to ask its library for."""
+
+
 def _serve(connection, contestant: Contestant) -> None:
     """A contestant's process: the first result, then seconds for as many repetitions as asked for."""
+    started = time.perf_counter()
     work = contestant.make(*contestant.arguments)
-    connection.send([np.asarray(array, np.float64) for array in work()])
+    result = [np.asarray(array, np.float64) for array in work()]
+    connection.send((result, time.perf_counter() - started))
     while (repetitions := connection.recv()) is not None:
         work()      # wakes the threads up
         started = time.perf_counter()
@@ -91,7 +126,7 @@ class _Process:
     """A contestant in an interpreter of its own, which sees the number of threads before it imports anything."""
 
     def __init__(self, contestant: Contestant, threads: int) -> None:
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NNFAST_NUM_THREADS"):
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NNFAST_NUM_THREADS", THREADS):
             os.environ[name] = str(threads)
         # These would hold OpenBLAS to another processor's kernels and weaken the peer.
         for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
@@ -103,9 +138,9 @@ class _Process:
         self.process.start()
         theirs.close()
         try:
-            self.first_result = self.connection.recv()
+            self.first_result, self.first_seconds = self.connection.recv()
         except EOFError:
-            raise RuntimeError(f"{contestant.make.__name__} ended early: its own message stands above") from None
+            raise EndedEarlyError(f"{contestant.make.__name__} ended early: its own message stands above") from None
         self.repetitions = 1
         self.repetitions = max(1, round(SECONDS / min(self.seconds() * self.units for _ in range(3))))
 
@@ -121,20 +156,35 @@ class _Process:
 
 
 def measure(case: Case, threads: int, rounds: int) -> Row:
-    """Time both contestants in turn. Raises DisagreementError if their results differ."""
-    peer, own = _Process(case.peer, threads), _Process(case.nnfast, threads)
+    """Time all contestants in turn, each round beginning with another one.
+
+    Raises DisagreementError if a result differs from nnfast's. A peer that ends early is noted; nnfast must not.
+    """
+    row = Row(case.name, case.reason, threads, {}, flops=case.flops, goals=case.goals)
+    processes: dict[str, _Process] = {}
     try:
-        difference = _difference(peer.first_result, own.first_result)
-        if not difference <= case.tolerance:
-            raise DisagreementError(f"{case.name}: the results differ by {difference:.1e}, more than {case.tolerance:.1e}")
-        row = Row(case.name, case.reason, threads, [], [], difference)
+        for name, contestant in case.contestants.items():
+            try:
+                processes[name] = _Process(contestant, threads)
+            except EndedEarlyError as error:
+                if name == OURS:
+                    raise
+                row.failures[name] = str(error)
+        for name, process in processes.items():
+            difference = _difference(process.first_result, processes[OURS].first_result)
+            if not difference <= case.tolerance:
+                raise DisagreementError(
+                    f"{case.name}: the results of {name} differ by {difference:.1e}, more than {case.tolerance:.1e}")
+            row.difference = max(row.difference, difference)
+            row.times[name], row.first[name] = [], process.first_seconds
+        names = list(processes)
         for number in range(rounds):
-            for who in ((peer, own) if number % 2 else (own, peer)):
-                (row.peer if who is peer else row.nnfast).append(1e6 * who.seconds())
+            for name in names[number % len(names):] + names[:number % len(names)]:
+                row.times[name].append(1e6 * processes[name].seconds())
         return row
     finally:
-        peer.close()
-        own.close()
+        for process in processes.values():
+            process.close()
 
 
 def _difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
@@ -153,7 +203,14 @@ def all_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def facts(command: str) -> dict[str, str]:
+DISTRIBUTIONS = {
+    "scikit-learn": "scikit-learn", "PyTorch": "torch", "JAX": "jax", "ONNX Runtime": "onnxruntime",
+    "OpenVINO": "openvino",
+}
+"""Of the peers that are not NumPy, by the beginning of their names."""
+
+
+def facts(command: str, peers: list[str]) -> dict[str, str]:
     """What a figure means nothing without."""
     import nnfast
     from nnfast import _kernels
@@ -164,6 +221,8 @@ def facts(command: str) -> dict[str, str]:
         "CPU": f"{_cpu()}, {all_threads()} cores",
         "nnfast": f"{nnfast.__version__} ({_commit()}), build {_kernels.ISA}",
         "NumPy": f"{np.__version__} with {blas['name']} {blas['version']}",
+        **{library: importlib.metadata.version(distribution) for library, distribution in DISTRIBUTIONS.items()
+           if any(peer.startswith(library) for peer in peers)},
         "Python": platform.python_version(),
     }
 
@@ -190,20 +249,74 @@ def _commit() -> str:
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def table(rows: list[Row], unit: str) -> str:
-    """Markdown; a line a problem, for each number of threads the medians and their ratio."""
-    counts = sorted({row.threads for row in rows})
-    head = [f"microseconds {unit}"]
-    for count in counts:
-        label = f"{count} thread" + "s" * (count > 1)
-        head += [f"NumPy, {label}", f"nnfast, {label}", "ratio"]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
-    for name in dict.fromkeys(row.name for row in rows):
-        line = [name]
-        for count in counts:
-            row = next(row for row in rows if row.name == name and row.threads == count)
-            line += [_figure(statistics.median(row.peer)), _figure(statistics.median(row.nnfast)), f"{row.ratio:.2f}"]
+def _peers(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(who for row in rows for who in row.times if who != OURS))
+
+
+def table(rows: list[Row], unit: str, peaks: dict[int, float]) -> str:
+    """Markdown: for each number of threads, a line a problem with the medians, and how they compare."""
+    return "\n\n".join(
+        _table_of_one_count([row for row in rows if row.threads == count], unit, peaks.get(count, 0))
+        for count in sorted({row.threads for row in rows})
+    )
+
+
+def _table_of_one_count(rows: list[Row], unit: str, peak: float) -> str:
+    peers = _peers(rows)
+    label = f"{rows[0].threads} thread" + "s" * (rows[0].threads > 1)
+    versus = "ratio" if len(peers) == 1 else "ratio to the best"
+    has_share = bool(peak) and any(row.flops for row in rows)
+    lines = [[f"microseconds {unit}, {label}", *peers, OURS, versus] + ["share of peak"] * has_share]
+    for row in rows:
+        line = [row.name] + [_figure(row.median(who)) if who in row.times else "-" for who in [*peers, OURS]]
+        line.append(f"{row.ratio(row.best_peer):.2f}" if row.best_peer else "-")
+        if has_share:
+            line.append(f"{row.share(OURS, peak):.0%}" if row.flops else "-")
         lines.append(line)
+    return _markdown(lines)
+
+
+def long_table(rows: list[Row], peaks: dict[int, float]) -> str:
+    """Markdown: a line for each problem, number of threads and contestant."""
+    lines = [["problem", "threads", "library", "median", "min", "ratio", "share of peak", "seconds to the first result"]]
+    for row in rows:
+        for who in row.times:
+            peak = peaks.get(row.threads, 0)
+            lines.append([
+                row.name, str(row.threads), who, _figure(row.median(who)), _figure(min(row.times[who])),
+                f"{row.ratio(who):.2f}", f"{row.share(who, peak):.0%}" if row.flops and peak else "-",
+                f"{row.first[who]:.1f}",
+            ])
+    return _markdown(lines)
+
+
+def goals_table(rows: list[Row], peaks: dict[int, float]) -> str:
+    """Markdown: what was aimed at with all threads, and what was reached; empty if there is nothing."""
+    lines = [["goal", "aimed at", "reached", ""]]
+    most = max((row.threads for row in rows), default=0)
+    for row in (row for row in rows if row.threads == most):
+        for who, goal in row.goals.items():
+            if who == "peak" and peaks.get(most):
+                reached = row.share(OURS, peaks[most])
+                lines.append([f"{row.name}: share of the peak", f"{goal:.0%}", f"{reached:.0%}", _verdict(reached, goal)])
+            elif who in row.times:
+                reached = row.ratio(who)
+                lines.append([f"{row.name}: times as fast as {who}", f"{goal:.2f}", f"{reached:.2f}", _verdict(reached, goal)])
+            elif who == "microseconds":
+                reached = row.median(OURS)
+                lines.append([f"{row.name}: microseconds", f"{goal:.1f}", f"{reached:.1f}", _verdict(goal, reached)])
+            else:
+                lines.append([f"{row.name}: {who}", f"{goal:.2f}", "-", "not measured"])
+    return _markdown(lines) if len(lines) > 1 else ""
+
+
+def _verdict(reached: float, goal: float) -> str:
+    return "reached" if reached >= goal else "missed"
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    """The first line is the head; the first column is text, the others are figures."""
+    lines = [lines[0], ["---"] + ["---:"] * (len(lines[0]) - 1), *lines[1:]]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     return "\n".join(
         "| " + " | ".join(cell.ljust(w) if not place else cell.rjust(w)
@@ -217,24 +330,27 @@ def _figure(microseconds: float) -> str:
 
 
 def chart(rows: list[Row], title: str, path: Path) -> None:
-    """A bar chart of the ratios."""
+    """Bars: for each problem how many times as long each peer takes, with the most threads that were measured."""
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(row.name for row in rows))
-    counts = sorted({row.threads for row in rows})
-    figure = Figure(figsize=(9, 1.2 + 0.25 * (len(counts) + 0.6) * len(names)), layout="constrained")
+    most = max(row.threads for row in rows)
+    rows = [row for row in rows if row.threads == most]
+    peers = _peers(rows)
+    figure = Figure(figsize=(9, 1.4 + 0.2 * (len(peers) + 0.8) * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    height = 0.8 / len(counts)
-    for place, count in enumerate(counts):
-        ratios = [row.ratio for name in names for row in rows if row.name == name and row.threads == count]
-        at = [line + place * height for line in range(len(names))]
-        bars = axes.barh(at, ratios, height, label=f"{count} thread" + "s" * (count > 1))
-        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    axes.set_yticks([line + height * (len(counts) - 1) / 2 for line in range(len(names))], names, fontsize=8)
+    height = 0.8 / len(peers)
+    longest = max(row.ratio(who) for row in rows for who in row.times)
+    for place, who in enumerate(peers):
+        at = [line + place * height for line, row in enumerate(rows) if who in row.times]
+        bars = axes.barh(at, [row.ratio(who) for row in rows if who in row.times], height, label=who)
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=7)
+    axes.set_yticks([line + height * (len(peers) - 1) / 2 for line in range(len(rows))], [row.name for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.margins(x=0.08)
-    axes.set_xlabel("times as fast as NumPy (1: as fast)")
+    if longest > 10:
+        axes.set_xscale("log")
+    axes.margins(x=0.1)
+    axes.set_xlabel(f"times as long as nnfast (1: as long), {most} thread" + "s" * (most > 1))
     axes.set_title(title)
     axes.legend(loc="best", fontsize=8)
     figure.savefig(path, dpi=120)
@@ -242,17 +358,25 @@ def chart(rows: list[Row], title: str, path: Path) -> None:
 
 def run(name: str, title: str, unit: str, cases: list[Case], argv: list[str] | None = None) -> int:
     """The main program of a benchmark; 1 if results disagreed, else 0."""
+    known = list(dict.fromkeys(who for case in cases for who in case.contestants if who != OURS))
     parser = argparse.ArgumentParser(prog=f"bench/{name}.py", description=title)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, all_threads()}), metavar="N",
                         help="default: 1 and all")
     parser.add_argument("--only", default="", metavar="TEXT", help="only problems whose name contains this")
+    parser.add_argument("--against", nargs="+", choices=known, default=known, metavar="LIBRARY",
+                        help=f"of: {', '.join(known)} (default: all of them)")
     arguments = parser.parse_args(argv)
     cases = [case for case in cases if arguments.only.lower() in case.name.lower()]
     if not cases:
         parser.error(f"no problem's name contains {arguments.only!r}")
+    cases = [replace(case, contestants={who: contestant for who, contestant in case.contestants.items()
+                                        if who == OURS or who in arguments.against}) for case in cases]
     options = sys.argv[1:] if argv is None else argv
-    about = facts(shlex.join(["python", f"bench/{name}.py", *options]))
+    about = facts(shlex.join(["python", f"bench/{name}.py", *options]), known)
+    peaks = peak.measured(arguments.threads) if any(case.flops for case in cases) else {}
+    if peaks:
+        about["FMA peak, float32"] = ", ".join(f"{count}: {gflops:,.0f} GFLOP/s" for count, gflops in peaks.items())
     print(f"{title}\n" + "\n".join(f"  {key}: {value}" for key, value in about.items()) + "\n", flush=True)
 
     rows, disagreements = [], []
@@ -263,12 +387,25 @@ def run(name: str, title: str, unit: str, cases: list[Case], argv: list[str] | N
         except DisagreementError as error:
             disagreements.append(str(error))
     if rows:
-        print(table(rows, unit))
-        RESULTS.mkdir(exist_ok=True)
-        result = {"facts": about, "unit": unit, "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1))
-        chart(rows, title, RESULTS / f"{name}.png")
-        print(f"\nwritten: {RESULTS / name}.json and .png")
+        _report(rows, name, title, unit, about, peaks)
     for line in disagreements:
         print(f"DISAGREE {line}", file=sys.stderr)
     return 1 if disagreements else 0
+
+
+def _report(rows: list[Row], name: str, title: str, unit: str, about: dict[str, str], peaks: dict[int, float]) -> None:
+    print(table(rows, unit, peaks))
+    goals = goals_table(rows, peaks)
+    if goals:
+        print("\n" + goals)
+    for row in rows:
+        for who, failure in row.failures.items():
+            print(f"NO RESULT {row.name}, {row.threads} threads, {who}: {failure}", file=sys.stderr)
+    RESULTS.mkdir(exist_ok=True)
+    result = {"facts": about, "unit": unit, "peaks": peaks, "rows": [asdict(row) for row in rows]}
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1))
+    (RESULTS / f"{name}.md").write_text(
+        f"# {title}, microseconds {unit}\n\n" + "\n".join(f"- {key}: {value}" for key, value in about.items())
+        + "\n\n" + "\n\n".join(part for part in (long_table(rows, peaks), goals) if part) + "\n")
+    chart(rows, title, RESULTS / f"{name}.png")
+    print(f"\nwritten: {RESULTS / name}.json, .md and .png")
