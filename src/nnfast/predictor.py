@@ -89,17 +89,19 @@ class Predictor:
         try:
             y = np.empty(self._y_shape, self._dtype) if out is None else out
             # What is unusual does not pass here, or is refused by the kernel's memoryviews, and takes the long way.
-            if x.shape == self._x_shape and y.shape == self._y_shape and self._computed(x, y):  # type: ignore[union-attr]
-                return y
+            if x.shape == self._x_shape and y.shape == self._y_shape:   # type: ignore[union-attr]
+                if self._threads == 1:
+                    if self._infer(self._stages, self._scratch, x, y, 1):
+                        return y
+                elif self._computed_by_all(x, y):
+                    return y
         except (AttributeError, TypeError, ValueError):
             pass
         rows = _validation.at_most_rows(self.network._input(x), self.batch_size)
         return self.network._scores(rows, out, self._chain)
 
-    def _computed(self, x: Any, y: Any) -> bool:
-        if self._threads == 1:
-            done: bool = self._infer(self._stages, self._scratch, x, y, 1)
-            return done
+    def _computed_by_all(self, x: Any, y: Any) -> bool:
         with _threads.Region():
-            done = self._infer(self._stages, self._scratch, x, y, min(self._threads, _threads.get_num_threads()))
-            return done
+            threads = min(self._threads, _threads.get_num_threads())
+            done: bool = self._infer(self._stages, self._scratch, x, y, threads)
+        return done
