@@ -1,6 +1,4 @@
-"""Training: a step of `Network.fit` against the best plain NumPy and the libraries that are installed, and the book's
-own script against the book's NumPy.
-"""
+"""Training: a step of `Network.fit` against the best NumPy and the libraries installed, the book's script against NumPy."""
 
 import sys
 

@@ -1,6 +1,7 @@
 """The benchmarks measure what they say: the peer is right, the problems are named, disagreement is found."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ sys.path.insert(0, str(BENCH))
 import bench_inference
 import bench_layers
 import bench_training
+import peak
+import peers
 import problems
 import timing
 from numpy_mlp import NumpyMLP
@@ -36,9 +39,13 @@ def test_every_problem_has_a_name_of_its_own_and_a_reason():
 @pytest.mark.parametrize("name", [name for name in CASES if "1024" not in name])   # seconds each, and nothing new
 def test_the_contestants_compute_the_same(name):
     case = CASES[name]
-    results = [contestant.make(*contestant.arguments)() for contestant in (case.peer, case.nnfast)]
-    expected, found = ([np.asarray(array, np.float64) for array in result] for result in results)
-    assert timing._difference(expected, found) <= case.tolerance
+    results = {
+        name: [np.asarray(array, np.float64) for array in contestant.make(*contestant.arguments)()]
+        for name, contestant in case.contestants.items() if name == "NumPy" or name.startswith(timing.OURS)
+    }   # the other libraries are compared when they are measured
+    assert len(results) >= 2
+    for found in results.values():
+        assert timing._difference(results["NumPy"], found) <= case.tolerance
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
@@ -77,8 +84,16 @@ def constant(value):
     return lambda: [np.array([value])]
 
 
-def case(name, value):
-    return timing.Case(name, "a test", timing.Contestant(constant, (1.0,)), timing.Contestant(constant, (value,)), 0.1)
+def ending_early():
+    raise SystemExit("no such library")
+
+
+def case(name, value, **more):
+    contestants = {
+        "NumPy": timing.Contestant(constant, (1.0,)), "Other": timing.Contestant(constant, (1.0,)),
+        "nnfast": timing.Contestant(constant, (value,)),
+    }
+    return timing.Case(name, "a test", contestants, 0.1, **more)
 
 
 @pytest.fixture
@@ -89,23 +104,46 @@ def quickly(monkeypatch, tmp_path):
     return tmp_path / "results"
 
 
-def test_a_benchmark_prints_a_table_and_writes_json_and_a_chart(quickly, capsys):
-    assert timing.run("bench_x", "A title", "a call", [case("one", 1.0)], ["--quick", "--threads", "1"]) == 0
+def test_a_benchmark_prints_a_table_and_writes_json_a_long_table_and_a_chart(quickly, capsys):
+    cases = [case("one", 1.0, flops=1000, goals={"NumPy": 1e-9, "Other": 1e9, "peak": 2.0, "Third": 1.0})]
+    assert timing.run("bench_x", "A title", "a call", cases, ["--quick", "--threads", "1"]) == 0
     printed = capsys.readouterr().out
-    for expected in ("A title", "bench/bench_x.py --quick --threads 1", "CPU", "NumPy", "| one ", "ratio"):
+    for expected in ("A title", "bench/bench_x.py --quick --threads 1", "CPU", "FMA peak", "| one ", "ratio to the best"):
         assert expected in printed
+    for goal, verdict in (("as fast as NumPy", "reached"), ("as fast as Other", "missed"), ("share of the peak", "missed"),
+                          ("one: Third", "not measured")):
+        (line,) = (line for line in printed.splitlines() if goal in line)
+        assert line.endswith(f"{verdict} |")
     result = json.loads((quickly / "bench_x.json").read_text())
     (row,) = result["rows"]
-    assert set(result["facts"]) == {"command", "CPU", "nnfast", "NumPy", "Python"}
-    assert len(row["peer"]) == len(row["nnfast"]) == timing.QUICK_ROUNDS
-    assert row["ratio"] > 0
+    assert {"command", "CPU", "nnfast", "NumPy", "Python", "FMA peak, float32"} == set(result["facts"])
+    assert {len(times) for times in row["times"].values()} == {timing.QUICK_ROUNDS}
+    assert set(row["times"]) == {"NumPy", "Other", "nnfast"}
     assert (quickly / "bench_x.png").read_bytes().startswith(b"\x89PNG")
+    assert (quickly / "bench_x.md").read_text().count("| one ") == 3
+
+
+def test_only_the_peers_asked_for_take_part(quickly, capsys):
+    assert timing.run("bench_x", "A title", "a call", [case("one", 1.0)],
+                      ["--quick", "--threads", "1", "--against", "Other"]) == 0
+    (row,) = json.loads((quickly / "bench_x.json").read_text())["rows"]
+    assert set(row["times"]) == {"Other", "nnfast"}
+    assert "NumPy, " not in capsys.readouterr().out
+
+
+def test_a_peer_that_ends_early_is_named_and_the_others_are_measured(quickly, capfd):
+    cases = [case("one", 1.0)]
+    cases[0].contestants["Other"] = timing.Contestant(ending_early, ())
+    assert timing.run("bench_x", "A title", "a call", cases, ["--quick", "--threads", "1"]) == 0
+    assert "NO RESULT one, 1 threads, Other: ending_early ended early" in capfd.readouterr().err
+    (row,) = json.loads((quickly / "bench_x.json").read_text())["rows"]
+    assert set(row["times"]) == {"NumPy", "nnfast"}
 
 
 def test_a_benchmark_whose_results_disagree_fails_and_shows_no_figure(quickly, capsys):
     assert timing.run("bench_x", "A title", "a call", [case("wrong", 2.0)], ["--quick", "--threads", "1"]) == 1
     output = capsys.readouterr()
-    assert "wrong: the results differ by 1.0e+00" in output.err
+    assert "wrong: the results of NumPy differ by 1.0e+00" in output.err
     assert "| wrong" not in output.out
     assert not quickly.exists()
 
@@ -118,8 +156,28 @@ def test_an_unknown_name_is_refused(capsys):
 
 
 def test_the_ratio_is_the_median_of_the_rounds():
-    row = timing.Row("a", "b", 1, [2.0, 9.0, 40.0], [1.0, 3.0, 10.0], 0.0)
-    assert row.ratio == 3
+    times = {"nnfast": [1.0, 3.0, 10.0], "NumPy": [2.0, 9.0, 40.0], "nnfast otherwise": [0.1, 0.1, 0.1]}
+    row = timing.Row("a", "b", 1, times, flops=6000)
+    assert row.ratio("NumPy") == 3
+    assert row.best_peer == "NumPy"
+    assert row.share("nnfast", 8.0) == pytest.approx(6000 / 3e-6 / 8e9)
+
+
+def test_the_flops_of_a_problem_are_those_of_its_products():
+    training = problems.Training("a", (7, 5, 3), 10, "float32", 1, "b")
+    assert training.flops == 2 * 10 * (7 * 5 * 2 + 5 * 3 * 3)      # nobody needs the gradient of the input
+    assert problems.Inference("a", (7, 5, 3), 10, "float32", "b").flops == 2 * 10 * (7 * 5 + 5 * 3)
+
+
+def test_every_goal_names_a_contestant():
+    for name, case in CASES.items():
+        assert set(case.goals) <= {"peak", "microseconds", "NumPy", *peers.TRAINING, *peers.INFERENCE}, name
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_peak_is_measured():
+    (gflops,) = peak.measured([1]).values()
+    assert 1 < gflops < 1000
 
 
 @pytest.mark.parametrize("on_images", [True, False])

@@ -395,3 +395,77 @@ def test_identity_alone_copies():
     scores = network.predict(x)
     scores[...] = 5
     np.testing.assert_array_equal(x, 1)
+
+
+# The loss
+
+def manual_gradients(network):
+    """The book's own way through the layers, after a call of loss."""
+    dout = network.last_layer.backward(1)
+    for layer in reversed(network.layers.values()):
+        dout = layer.backward(dout)
+    return dout, {f"{key}{name[-1]}": grad for name, layer in network.layers.items()
+                  for key, grad in getattr(layer, "grads", {}).items()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_after_loss_the_layers_give_what_their_backward_needs(rng, dtype, activation):
+    network = Network([Affine(6, 5), activation(), Affine(5, 3)], seed=1, dtype=dtype)
+    x, t = rng.standard_normal((40, 6)), rng.integers(0, 3, 40)
+    gradients = network.gradient(x, t)
+    network.gradient(x + 1, t)      # whatever the layers kept before is not used
+    loss = network.loss(x, t)
+    scores = layer_by_layer(network, x)
+    assert loss == pytest.approx(type(network.last_layer)().forward(scores, t), rel=1e-6 if dtype == "float32" else 1e-14)
+    dx, found = manual_gradients(network)
+    assert dx.shape == x.shape
+    for key, gradient in gradients.items():
+        np.testing.assert_array_equal(found[key], gradient, err_msg=key)
+
+
+def test_after_loss_a_look_at_a_layer_shows_the_last_pass(rng):
+    network = Network([Affine(6, 5), Relu(), Affine(5, 4), Sigmoid()], nnfast.IdentityWithLoss(), seed=1, dtype="float64")
+    first, relu, second, sigmoid = network.layers.values()
+    x, t = rng.standard_normal((7, 2, 3)), rng.random((7, 4))
+    network.loss(np.ones((1, 6)), t[:1])
+    network.loss(x, t)
+    assert first.x.shape == (7, 6)
+    np.testing.assert_array_equal(relu.mask, first.infer(x) <= 0)
+    np.testing.assert_array_equal(second.x, relu.infer(first.infer(x)))
+    np.testing.assert_array_equal(sigmoid.out, layer_by_layer(network, x))
+    np.testing.assert_allclose(network.last_layer.y, sigmoid.out, rtol=1e-13)
+
+
+def test_copies_of_a_network_after_loss_are_whole(rng):
+    x, t = rng.standard_normal((7, 6)), rng.integers(0, 3, 7)
+    network = Network([Affine(6, 5), Tanh(), Affine(5, 3)], seed=1)
+    expected = network.gradient(x, t)
+    for copied in (copy.deepcopy, copy.copy, lambda network: pickle.loads(pickle.dumps(network))):
+        network.loss(x, t)
+        _, found = manual_gradients(copied(network))
+        for key, gradient in expected.items():
+            np.testing.assert_allclose(found[key], gradient, rtol=0, atol=1e-7, err_msg=key)
+
+
+def test_a_layer_outlives_its_network(rng):
+    affine = Affine(6, 3)
+    network = Network([affine], seed=1)
+    network.loss(rng.standard_normal((7, 6)), rng.integers(0, 3, 7))
+    del network
+    assert affine.x is None
+    with pytest.raises(RuntimeError, match=r"^Affine.backward needs a call of forward first$"):
+        affine.backward(np.ones((7, 3)))
+    assert affine.forward(np.ones((2, 6))).shape == (2, 3)
+    with pytest.raises(AttributeError, match="'Affine' object has no attribute 'y'"):
+        affine.y
+
+
+def test_loss_of_layers_in_the_mode_of_inference(rng):
+    network = filled(Network([Affine(6, 5), BatchNormalization(5), Dropout(0.4), Affine(5, 3)], seed=1), rng)
+    x, t = rng.standard_normal((40, 6)), rng.integers(0, 3, 40)
+    running = network.layers["BatchNormalization1"].running_mean.copy()
+    expected = type(network.last_layer)().forward(layer_by_layer(network, x), t)
+    assert network.loss(x, t) == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_array_equal(network.layers["BatchNormalization1"].running_mean, running)
+    assert network.layers["Affine1"].x.shape == (40, 6)

@@ -12,16 +12,18 @@ from numpy.typing import ArrayLike
 from nnfast import _threads, _validation
 from nnfast._kernels import kernels
 from nnfast._memory import Recycler
+from nnfast._recall import Recalling
 
 __all__ = ["Gelu", "Identity", "LeakyRelu", "Relu", "Sigmoid", "Tanh"]
 
 
-class _Activation:
+class _Activation(Recalling):
     """What the activations share: conversion, an output array, and the call of a kernel.
 
     A subclass names its kernel and says what its derivative needs.
     """
 
+    _remembered = ("_kept", "_dtype")
     _kernel: str
     _keeps_output = False   # the input instead
     # Cost of an element relative to a comparison: how soon a second thread pays.

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from nnfast import _threads, _validation, functions
 from nnfast._kernels import kernels
 from nnfast._memory import Recycler, product_workspace
+from nnfast._recall import Recalling
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.functions import *
 from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
@@ -39,7 +40,7 @@ __all__ += functions.__all__
 _FLOAT32 = np.dtype(np.float32)
 
 
-class Affine:
+class Affine(Recalling):
     """x W + b for a batch (chapter 5.6).
 
     ``Affine(W, b)`` shares the given arrays: changing them in place is seen by the next call. ``Affine(784, 50)``
@@ -88,6 +89,8 @@ class Affine:
     >>> affine.db
     array([1., 0., 1.])
     """
+
+    _remembered = ("x", "original_x_shape")
 
     def __init__(self, W: ArrayLike | int, b: ArrayLike | int, *, init: str | float = "he") -> None:
         self.x: np.ndarray | None = None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from nnfast import _inference, _plan, _threads, _validation, trainer
+from nnfast._recall import Recall, Recalling
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.gradient import numerical_gradient
 from nnfast.layers import Affine, BatchNormalization, Dropout
@@ -245,7 +246,7 @@ class Network:
     def loss(self, x: ArrayLike, t: ArrayLike) -> float:
         """Mean loss over the examples, layers in the mode of inference.
 
-        The layers keep what their ``backward`` needs, as in the book.
+        Afterwards the layers give what their ``backward`` needs, as in the book.
 
         Parameters
         ----------
@@ -532,7 +533,16 @@ class Network:
     def _loss(self, x: ArrayLike, t: ArrayLike, train_flg: bool, except_for: Iterable[str] = ()) -> float:
         rows = _validation.not_empty("x", self._input(x))
         _validation.same_length(np.asarray(t), rows.shape[0])
-        return float(self.last_layer.forward(self._forward(rows, train_flg, except_for), t)) + self._penalty()
+        chain = None if train_flg else self._chain()
+        if chain is None:
+            scores = self._forward(rows, train_flg, except_for)
+        else:
+            scores = self._scores(rows, None, chain)
+            recall = Recall(self, rows)
+            for layer in self.layers.values():
+                if isinstance(layer, Recalling):
+                    layer.forget(recall)
+        return float(self.last_layer.forward(scores, t)) + self._penalty()
 
     def _backward(self) -> dict[str, np.ndarray]:
         dout = self.last_layer.backward(1)
