@@ -59,7 +59,7 @@ def test_consecutive_slices_cover_every_row_and_the_short_last_batch_is_a_mean(d
     for batch, gradient in zip(batches, recorder.gradients, strict=True):
         expected = network.gradient(x[batch], t[batch])
         for key in expected:
-            np.testing.assert_array_equal(gradient[key], expected[key])
+            np.testing.assert_allclose(gradient[key], expected[key], rtol=0, atol=1e-15)
     assert history.loss == [pytest.approx(network.loss(x, t), rel=1e-13)]
     assert history.accuracy == [network.accuracy(x, t)]
 

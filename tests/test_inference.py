@@ -421,7 +421,7 @@ def test_after_loss_the_layers_give_what_their_backward_needs(rng, dtype, activa
     dx, found = manual_gradients(network)
     assert dx.shape == x.shape
     for key, gradient in gradients.items():
-        np.testing.assert_array_equal(found[key], gradient, err_msg=key)
+        np.testing.assert_allclose(found[key], gradient, rtol=0, atol=TOLERANCE[dtype], err_msg=key)
 
 
 def test_after_loss_a_look_at_a_layer_shows_the_last_pass(rng):

@@ -149,7 +149,7 @@ cdef void _softmax_loss_rows(
     while row < last:
         rows = FLOAT_LANES if last - row > FLOAT_LANES else last - row
         for i in range(rows):
-            labels[i] = training.labels[training.order[batch.first + row + i]]
+            labels[i] = training.labels[_data_row(training, batch.first + row + i)]
         if classes <= FEW_CLASSES:
             _softmax_loss_group(x, operation.x_row, labels, rows, y, operation.y_row, classes, batch_rows,
                                 training.losses + row, training.correct + row)
@@ -235,12 +235,16 @@ cdef void _operate_on_rows(
     if code == GATHER:
         _gather(training, batch.first + first, rows, 0, training.inputs, y, operation.y_row)
     elif code == PRODUCT:
-        if operation.x < 0:
+        if operation.x < 0 and training.order == NULL and not training.converts:
+            x = <const floating*>training.x + (batch.first + first) * training.inputs
+            x_row = training.inputs
+        elif operation.x < 0:
             _gather(training, batch.first + first, rows, 0, training.inputs, scratch, x_row)
             x = scratch
         _panels_product(x, x_row, rows, operation.inputs, arena + operation.weights,
                         <const floating*>NULL if operation.bias < 0 else arena + operation.bias,
-                        _padded(operation.outputs, _lanes(y)), y, operation.y_row, operation.looks_for_zeros)
+                        _padded(operation.outputs, _lanes(y)), y, operation.y_row,
+                        operation.looks_for_zeros != 0 and not training.has_odd_weights)
     elif code == RELU:
         _relu(y, n)
     elif code == RELU_BACKWARD:
@@ -276,7 +280,7 @@ cdef void _operate_on_row(
     const floating* x, floating* y,
 ) noexcept nogil:
     """Operations that know a row from another: by its targets, or by its masks."""
-    cdef Py_ssize_t data_row = training.order[batch.first + row], outputs = operation.outputs
+    cdef Py_ssize_t data_row = _data_row(training, batch.first + row), outputs = operation.outputs
     cdef const floating* t = <const floating*>training.targets + data_row * outputs
     cdef floating batch_rows = <floating>batch.rows
     cdef double* loss = training.losses + row
@@ -334,6 +338,10 @@ cdef void _operate_by_columns(
         else:
             _batch_normalization_backward_columns(
                 xn, std, gamma, y, y, dgamma, dbeta, batch.rows, stride, first, last)
+            if training.optimizer.rule == GRADIENT:
+                memcpy(<floating*><uintptr_t>operation.array + first, dgamma + first, (last - first) * sizeof(y[0]))
+                memcpy(<floating*><uintptr_t>operation.bias_array + first, dbeta + first, (last - first) * sizeof(y[0]))
+                continue
             _update(training.optimizer, batch, dgamma + first, gamma + first, arena + operation.state + first, padded,
                     last - first)
             _update(training.optimizer, batch, dbeta + first, beta + first, arena + operation.bias_state + first,

@@ -26,6 +26,8 @@ cdef enum Code:
     BATCH_NORMALIZATION_BACKWARD    # y: the gradient, in place; gamma and beta are updated
     # by tiles
     UPDATE              # weights and bias, from the input x and the gradient y
+    # by rows of weights, where they are not in panels yet
+    PACK                # weights and bias of the user's into panels
     # only in inference (_core_inference.pxi)
     SCALE               # y in place, factor
     NORMALIZE           # y in place, by running statistics
@@ -33,8 +35,8 @@ cdef enum Code:
 _CODES = (
     "GATHER", "PRODUCT", "RELU", "LEAKY_RELU", "SIGMOID", "TANH", "GELU", "COPY", "DROPOUT", "SOFTMAX_LOSS",
     "SIGMOID_LOSS", "IDENTITY_LOSS", "RELU_BACKWARD", "LEAKY_RELU_BACKWARD", "SIGMOID_BACKWARD", "TANH_BACKWARD",
-    "GELU_BACKWARD", "DROPOUT_BACKWARD", "BATCH_NORMALIZATION", "BATCH_NORMALIZATION_BACKWARD", "UPDATE", "SCALE",
-    "NORMALIZE",
+    "GELU_BACKWARD", "DROPOUT_BACKWARD", "BATCH_NORMALIZATION", "BATCH_NORMALIZATION_BACKWARD", "UPDATE", "PACK",
+    "SCALE", "NORMALIZE",
 )
 OPERATION_CODES = {name: code for code, name in enumerate(_CODES)}
 
@@ -51,12 +53,14 @@ cdef struct Operation:
     int64_t statistics          # mean, variance, std, running mean, running variance; then the gradients of gamma, beta
     int64_t looks_for_zeros     # x is data, which may be sparse (_core_zeros.pxi)
     int64_t number              # of dropout: which one in the network
+    int64_t array, bias_array   # addresses of the user's: weights to pack, or where their gradients go
     double setting              # slope, dropout ratio, momentum
 
 cdef enum Rule:
     SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM
+    GRADIENT    # gradients go to the user's arrays, and nothing is updated
 
-_RULES = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam")
+_RULES = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "gradient")
 OPTIMIZER_RULES = {name: rule for rule, name in enumerate(_RULES)}
 
 cdef struct Optimizer:
@@ -78,8 +82,9 @@ cdef struct Training:
     const Operation* operations
     Py_ssize_t count
     const void* x               # data, contiguous rows
+    bint converts               # they are of the other dtype
     Py_ssize_t inputs
-    const int64_t* order        # rows of the data, batch after batch, epoch after epoch
+    const int64_t* order        # rows of the data, batch after batch, epoch after epoch; NULL: as they come
     const int64_t* labels       # of all the data
     const void* targets         # likewise, where the loss takes no labels
     const uint64_t* keys        # of dropout's masks, a row of them a step
@@ -99,9 +104,15 @@ cdef struct Training:
     Progress* progress          # the first thread's to change
     bint stops
     bint lost                   # the last loss is not finite; nobody changes it while others may read it
+    bint has_odd_weights        # some weight that was packed is NaN or infinite
     double deadline
     nnfast_barrier barrier
 
 cdef struct Batch:
     Py_ssize_t step             # since the call's first epoch began
     Py_ssize_t first, rows      # in order
+
+
+cdef inline Py_ssize_t _data_row(const Training* training, Py_ssize_t place) noexcept nogil:
+    """Which row of the data a place in the order means."""
+    return place if training.order == NULL else training.order[place]

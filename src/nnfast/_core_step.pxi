@@ -17,6 +17,30 @@ cdef inline bint _is_by_tiles(const Operation* operation) noexcept nogil:
     return operation.code == UPDATE
 
 
+cdef void _pack_rows(
+    Training* training, const Operation* operation, floating* arena, int share, int shares
+) noexcept nogil:
+    """A thread's rows of a layer's weights into panels and into their transposed copy; the first thread's, the bias."""
+    cdef const floating* source = <const floating*><uintptr_t>operation.array
+    cdef Py_ssize_t lanes = _lanes(arena), inputs = operation.inputs, outputs = operation.outputs
+    cdef Py_ssize_t padded = _padded(outputs, lanes), blocks = (inputs + 3) // 4, column = 0, width
+    cdef Py_ssize_t first = blocks * share // shares * 4, last = blocks * (share + 1) // shares * 4
+    cdef floating* rows
+    last = last if last < inputs else inputs
+    if operation.looks_for_zeros and not _all_finite(source + first * outputs, (last - first) * outputs):
+        training.has_odd_weights = True     # whoever writes it writes the same
+    while column < padded:
+        width = _width_from(column, padded, lanes)
+        rows = arena + operation.weights + column * inputs + first * width
+        _pack_panel(source + first * outputs + column, outputs, 1, last - first,
+                    width if outputs - column >= width else outputs - column, rows, width)
+        if operation.transposed >= 0:
+            _transpose_rows(rows, first, last, width, column, outputs, inputs, arena + operation.transposed)
+        column = column + width
+    if share == 0:
+        memcpy(arena + operation.bias, <const floating*><uintptr_t>operation.bias_array, outputs * sizeof(arena[0]))
+
+
 cdef Py_ssize_t _tiles(const Training* training, Py_ssize_t lanes) noexcept nogil:
     """Tiles of weights that are updated."""
     cdef Py_ssize_t place, count = 0
@@ -44,14 +68,6 @@ cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
     training.stops = training.lost or nnfast_clock() > training.deadline
 
 
-cdef bint _all_finite(const floating* x, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t chunk
-    for chunk in range(_chunks(n)):
-        if not _chunk_is_finite(x, chunk * CHUNK, _chunk_end(chunk, n)):
-            return False
-    return True
-
-
 cdef bint _parameters_are_finite(const Training* training, const floating* arena) noexcept nogil:
     cdef const Operation* operation
     cdef Py_ssize_t place, padded, rows
@@ -69,7 +85,7 @@ cdef bint _parameters_are_finite(const Training* training, const floating* arena
 cdef void _end_epoch(Training* training, const floating* arena) noexcept nogil:
     """Note what the epoch gave, and keep its weights, unless they are not finite. The first thread's task."""
     cdef Progress* progress = training.progress
-    if not _parameters_are_finite(training, arena):
+    if training.optimizer.rule != GRADIENT and not _parameters_are_finite(training, arena):
         progress.is_finite = False
         training.stops = True
         return
@@ -84,6 +100,11 @@ cdef void _end_epoch(Training* training, const floating* arena) noexcept nogil:
 
 cdef void _take_step(Training* training, floating* arena, const Batch* batch, int share, int shares) noexcept nogil:
     cdef Py_ssize_t place = 0, end
+    while place < training.count and training.operations[place].code == PACK:
+        _pack_rows(training, training.operations + place, arena, share, shares)
+        place = place + 1
+    if place > 0:
+        nnfast_wait(&training.barrier, shares)
     while place < training.count and not _is_by_tiles(training.operations + place):
         end = place + 1
         if _is_by_rows(training.operations + place):
@@ -108,7 +129,7 @@ cdef void _train_share(Training* training, floating* arena) noexcept nogil:
     cdef Batch batch
     while not training.stops:
         batch.step = epoch * training.steps + step
-        batch.first = epoch * training.rows + step * training.batch_size
+        batch.first = (0 if training.order == NULL else epoch * training.rows) + step * training.batch_size
         batch.rows = training.batch_size
         if batch.rows > training.rows - step * training.batch_size:
             batch.rows = training.rows - step * training.batch_size
@@ -127,12 +148,12 @@ cdef void _train_share(Training* training, floating* arena) noexcept nogil:
 
 
 def train(
+    const given[:, ::1] x,          # in   (N, I)
     const Operation[::1] operations,
     floating[::1] arena,            # in and out: weights and states, then scratch
-    const floating[:, ::1] x,       # in   (N, I)
     const int64_t[::1] labels,      # in   (N,)    empty where the loss takes targets
     const floating[:, ::1] targets,     # in   (N, O)  empty where it takes labels
-    const int64_t[:, ::1] order,    # in   (epochs, N)     rows of x, batch after batch
+    const int64_t[:, ::1] order,    # in   (epochs, N)     rows of x, batch after batch; (epochs, 0): as they come
     const uint64_t[:, ::1] keys,    # in   (epochs * steps, dropouts)
     const Optimizer[::1] optimizer,     # in   (1,)
     double[::1] losses,             # scratch (batch_size,)
@@ -156,11 +177,13 @@ def train(
     memset(&training, 0, sizeof(training))
     training.operations, training.count = &operations[0], operations.shape[0]
     training.x, training.inputs, training.rows = &x[0, 0], x.shape[1], x.shape[0]
+    training.converts = sizeof(x[0, 0]) != sizeof(arena[0])
     training.labels = &labels[0] if labels.shape[0] else NULL
     training.targets = &targets[0, 0] if targets.shape[0] else NULL
     training.keys = &keys[0, 0] if keys.shape[1] else NULL
     training.dropouts = keys.shape[1]
-    training.order, training.epochs, training.optimizer = &order[0, 0], order.shape[0], &optimizer[0]
+    training.order = &order[0, 0] if order.shape[1] else NULL
+    training.epochs, training.optimizer = order.shape[0], &optimizer[0]
     training.losses, training.correct, training.sums_of_squares = &losses[0], &correct[0], &sums_of_squares[0]
     training.finished, training.size = &finished[0] if finished.shape[0] else NULL, size
     training.epoch_losses, training.epoch_correct = &epoch_losses[0], &epoch_correct[0]

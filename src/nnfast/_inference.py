@@ -56,7 +56,7 @@ class Chain:
         self.is_live = True
         self.inputs = self.outputs = network.inputs or 0
         self.multiply_adds = 0
-        self._parts = list(_parts(network))
+        self._parts = list(parts(network))
         self._kernels = kernels(network.dtype)
         self._arrays: list[np.ndarray] = []     # kept alive: the stages hold their addresses
         self._copies = 0                        # elements
@@ -73,8 +73,8 @@ class Chain:
 
     def is_current(self, network: "Network") -> bool:
         """Whether the network still has the same layers, arrays and settings."""
-        parts = list(_parts(network))
-        return len(parts) == len(self._parts) and all(map(is_, parts, self._parts))
+        found = list(parts(network))
+        return len(found) == len(self._parts) and all(map(is_, found, self._parts))
 
     def threads(self, rows: int) -> int:
         """How many are worth their while."""
@@ -142,7 +142,7 @@ class Chain:
         return address
 
 
-def _parts(network: "Network") -> Iterator[Any]:
+def parts(network: "Network") -> Iterator[Any]:
     """What a chain was made of: the same objects mean that it is still right."""
     for layer in network.layers.values():
         yield layer
@@ -161,7 +161,7 @@ def _parts(network: "Network") -> Iterator[Any]:
             yield layer.slope
 
 
-def _fits(network: "Network") -> bool:
+def fits(network: "Network") -> bool:
     """Whether all layers are nnfast's own, and their arrays of the right shapes and dtype."""
     width = network.inputs
     if width is None:
@@ -201,7 +201,7 @@ class ChainCache:
         if chain is not None and chain.is_current(network):
             return chain
         self._chain = None
-        chain = Chain(network) if _fits(network) else None
+        chain = Chain(network) if fits(network) else None
         if chain is not None and chain.is_live:
             self._chain = chain
         return chain

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _OPERATION = np.dtype(
     [(name, np.int64) for name in (
         "code", "inputs", "outputs", "x", "x_row", "y", "y_row", "weights", "bias", "transposed", "state", "bias_state",
-        "normalized", "statistics", "looks_for_zeros", "number",
+        "normalized", "statistics", "looks_for_zeros", "number", "array", "bias_array",
     )]
     + [("setting", np.float64)]
 )
@@ -37,7 +37,7 @@ _OPTIMIZER = np.dtype(
     + [(name, np.float64) for name in ("lr", "first", "second", "weight_decay", "penalty")]
 )
 
-_PROGRESS = np.dtype(
+PROGRESS = np.dtype(
     [(name, np.int64) for name in ("epoch", "step", "correct")] + [("loss", np.float64), ("is_finite", np.int64)]
 )
 
@@ -73,6 +73,15 @@ _SECONDS = 0.1
 
 def obstacle(network: "Network", optimizer: Any) -> str | None:
     """What keeps a fit of `network` with `optimizer` from running as a plan; None if nothing does."""
+    if type(optimizer) not in _OPTIMIZERS:
+        return f"the optimiser {type(optimizer).__name__} is written in Python"
+    if not network.trains_as_given():
+        return f"{type(network).__name__} has a training step of its own"
+    return obstacle_to_gradient(network)
+
+
+def obstacle_to_gradient(network: "Network") -> str | None:
+    """What keeps a forward and backward pass from running as a plan; None if nothing does."""
     for name, layer in network.layers.items():
         if type(layer) not in _LAYERS:
             return f"layer {name} is written in Python"
@@ -80,10 +89,6 @@ def obstacle(network: "Network", optimizer: Any) -> str | None:
             return f"layer {name} draws from numpy.random"
     if type(network.last_layer) not in _LOSSES:
         return f"the loss {type(network.last_layer).__name__} is written in Python"
-    if type(optimizer) not in _OPTIMIZERS:
-        return f"the optimiser {type(optimizer).__name__} is written in Python"
-    if not network.trains_as_given():
-        return f"{type(network).__name__} has a training step of its own"
     arrays = list(network.params.values())
     if not arrays:
         return "there is nothing to train"
@@ -129,7 +134,7 @@ class _Link:
 
 
 @dataclass
-class _Trained:
+class Trained:
     """A parameter and where it lies in the arena, with its states one after the other."""
 
     key: str
@@ -150,11 +155,11 @@ class _Trained:
 class _Layout:
     """Operations, and the places in the arena that they refer to."""
 
-    def __init__(self, network: "Network", states: int, batch_size: int) -> None:
+    def __init__(self, network: "Network", states: int, batch_size: int, packs: bool) -> None:
         self.kept = 0       # elements of what outlives a step: parameters, states and statistics
         self.size = 0       # and of all the rest, which follows it
         self._list: list[np.ndarray] = []
-        self.trained: list[_Trained] = []
+        self.trained: list[Trained] = []
         self.statistics: list[tuple[BatchNormalization, int]] = []
         self.dropouts = 0
         self.multiply_adds = 0      # a row
@@ -162,6 +167,7 @@ class _Layout:
         self._kernels = kernels(network.dtype)
         self._dtype = network.dtype
         self._states = states
+        self._packs = packs
         self._batch_size = batch_size
         inputs: Any = network.inputs    # known: it would have been an obstacle
         self._lay_out(list(network.layers.values()), inputs, network.last_layer)
@@ -223,11 +229,11 @@ class _Layout:
     def _add(self, *arguments: Any, **fields: Any) -> None:
         self._list.append(self._operation(*arguments, **fields))
 
-    def _train(self, layer: Any, name: str, size: int, transposed: int = -1) -> _Trained:
+    def _train(self, layer: Any, name: str, size: int, transposed: int = -1) -> Trained:
         """Places for a parameter and its states."""
         key = f"{name}{1 + sum(other.name == name for other in self.trained)}"
         self.trained.append(
-            _Trained(key, layer, name, self._keep(size), size, self._keep(self._states * size), transposed))
+            Trained(key, layer, name, self._keep(size), size, self._keep(self._states * size), transposed))
         return self.trained[-1]
 
     def _lay_out(self, layers: list[Any], inputs: int, loss: Any) -> None:
@@ -261,6 +267,8 @@ class _Layout:
                 "transposed": transposed, "looks_for_zeros": is_first,
             }
             link = _Link(layer, x, width, self._rows(layer.outputs), layer.outputs, fields)
+            if self._packs:
+                self._list.insert(0, self._operation("PACK", link.y, link.outputs, None, 0, inputs=width, **fields))
             self._add("PRODUCT", link.y, link.outputs, x, inputs=width, **fields)
             self.multiply_adds += (2 + passes_on) * width * layer.outputs
             return link
@@ -315,19 +323,18 @@ class _Layout:
         return gradient
 
 
-class Plan:
-    """A network and an optimiser, ready to train in batches of at most `batch_size` rows.
+class PlanBase:
+    """A network laid out for steps of at most `batch_size` rows, with so many optimiser's states for each parameter.
 
-    There must be no `obstacle`.
+    Parameters and statistics lie in an arena, in panels. What `packs` does so itself, at the beginning of each step.
     """
 
-    def __init__(self, network: "Network", optimizer: Any, batch_size: int) -> None:
+    def __init__(self, network: "Network", states: int, batch_size: int, packs: bool = False) -> None:
         self.network = network
-        self.optimizer = optimizer
         self._batch_size = batch_size
         self._kernels = kernels(network.dtype)
-        self._layout = layout = _Layout(network, len(optimizer._states), batch_size)
-        self._most_threads = _threads.for_steps(batch_size, layout.multiply_adds)
+        self._layout = layout = _Layout(network, states, batch_size, packs)
+        self._most_threads = self.wanted_threads(batch_size)
         self._block_rows = max(_FEWEST_BLOCK_ROWS, _BLOCK_BYTES // layout.row_bytes // 8 * 8)
         panel = self._kernels.PANEL_VECTORS * self._kernels.VECTOR
         depth = min(batch_size, self._kernels.UPDATE_DEPTH)
@@ -344,9 +351,73 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a fit allocates: the arena, what is beside it, and what the last finished epoch left."""
+        """Bytes that are allocated: the arena, what is beside it, and what the last finished epoch left."""
         arrays = (self._layout.operations, self._arena, self._losses, self._correct, self._sums_of_squares)
         return sum(array.nbytes for array in arrays) + self._layout.kept * self._arena.itemsize
+
+    def wanted_threads(self, rows: int) -> int:
+        """Threads that are worth their while for steps of so many rows."""
+        return _threads.for_steps(rows, self._layout.multiply_adds)
+
+    def _run(
+        self, x: np.ndarray, t: np.ndarray, orders: np.ndarray, keys: np.ndarray, settings: np.ndarray,
+        losses: np.ndarray, correct: np.ndarray, progress: np.ndarray, batch_size: int,
+    ) -> None:
+        """Steps in compiled code, for at most `_SECONDS`."""
+        nothing = np.empty((0, 0), self._arena.dtype)
+        labels, targets = (t, nothing) if t.dtype == np.int64 else (np.empty(0, np.int64), t)
+        train = self._kernels.train if x.dtype == self._arena.dtype else self._kernels.train_converting
+        threads = min(self._most_threads, self.wanted_threads(batch_size))
+        with _threads.Region():
+            train(
+                x, self._layout.operations, self._arena, labels, targets, orders, keys, settings,
+                self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
+                self._layout.kept, batch_size, self._block_rows, self._group, self._scratch,
+                self._scratch_size, _SECONDS, min(threads, _threads.get_num_threads()),
+            )
+
+    def _settings(self, rule: str) -> np.ndarray:
+        """The optimiser's, as compiled code takes them."""
+        settings = np.zeros(1, _OPTIMIZER)
+        settings["rule"] = self._kernels.OPTIMIZER_RULES[rule]
+        settings["penalty"] = self.network.weight_decay_lambda
+        return settings
+
+    def _load_statistics(self) -> None:
+        for layer, offset in self._layout.statistics:
+            padded = self._layout.padded(layer.inputs)
+            for number, array in enumerate(layer.statistics, 3):
+                self._pack(array, offset + number * padded, padded)
+
+    def _store_statistics(self, memory: np.ndarray) -> None:
+        for layer, offset in self._layout.statistics:
+            padded = self._layout.padded(layer.inputs)
+            for number, array in enumerate(layer.statistics, 3):
+                self._unpack(memory, offset + number * padded, padded, array)
+
+    def _pack(self, array: np.ndarray, offset: int, size: int) -> None:
+        flags = array.flags
+        as_it_is = array.dtype == self._arena.dtype and flags.aligned and (flags.c_contiguous or flags.f_contiguous)
+        rows = array if as_it_is else np.ascontiguousarray(array, self._arena.dtype)
+        self._kernels.pack(rows.reshape(1, -1) if rows.ndim == 1 else rows, self._arena[offset : offset + size])
+
+    def _unpack(self, memory: np.ndarray, offset: int, size: int, array: np.ndarray) -> None:
+        panels = memory[offset : offset + size]
+        rows = array if array.flags.carray and array.dtype == panels.dtype else np.empty(array.shape, panels.dtype)
+        self._kernels.unpack(panels, rows.reshape(1, -1) if rows.ndim == 1 else rows)
+        if rows is not array:
+            array[...] = rows
+
+
+class Plan(PlanBase):
+    """A network and an optimiser, ready to train in batches of at most `batch_size` rows.
+
+    There must be no `obstacle`.
+    """
+
+    def __init__(self, network: "Network", optimizer: Any, batch_size: int) -> None:
+        super().__init__(network, len(optimizer._states), batch_size)
+        self.optimizer = optimizer
 
     def train(
         self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None]
@@ -358,26 +429,18 @@ class Plan:
         """
         generator = self.network.generator
         before = generator.bit_generator.state
-        progress = np.zeros(1, _PROGRESS)
+        progress = np.zeros(1, PROGRESS)
         losses, correct = np.zeros(epochs), np.zeros(epochs, np.int64)
         steps = -(-x.shape[0] // self._batch_size)
         if epochs > 1 and not self._finished.size:
             self._finished = _aligned_zeros(self._layout.kept, x.dtype)
         try:
             orders, keys = self._draw(x.shape[0], epochs, steps, shuffle)
-            nothing = np.empty((0, 0), x.dtype)
-            labels, targets = (t, nothing) if t.dtype == np.int64 else (np.empty(0, np.int64), t)
             self._load()
-            settings = self._settings()
+            settings = self._optimizer_settings()
             while progress["epoch"] < epochs:
                 taken = progress["epoch"][0] * steps + progress["step"][0]
-                with _threads.Region():
-                    self._kernels.train(
-                        self._layout.operations, self._arena, x, labels, targets, orders, keys, settings,
-                        self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
-                        self._layout.kept, self._batch_size, self._block_rows, self._group, self._scratch,
-                        self._scratch_size, _SECONDS, min(self._most_threads, _threads.get_num_threads()),
-                    )
+                self._run(x, t, orders, keys, settings, losses, correct, progress, self._batch_size)
                 told(int(progress["epoch"][0] * steps + progress["step"][0] - taken))
                 if not progress["is_finite"]:
                     number += int(progress["epoch"][0])
@@ -396,24 +459,22 @@ class Plan:
     def _draw(self, rows: int, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
         """Orders of the rows and keys of the masks, as the layers one by one would draw them."""
         generator = self.network.generator
-        orders = np.empty((epochs, rows), np.int64)
+        orders = np.empty((epochs, rows if shuffle else 0), np.int64)
         keys = np.empty((epochs, steps, self._layout.dropouts), np.uint64)
         for epoch in range(epochs):
-            orders[epoch] = generator.permutation(rows) if shuffle else np.arange(rows)
+            if shuffle:
+                orders[epoch] = generator.permutation(rows)
             keys[epoch] = generator.integers(1 << 64, size=keys[epoch].shape, dtype=np.uint64)
         return orders, keys.reshape(epochs * steps, self._layout.dropouts)
 
-    def _settings(self) -> np.ndarray:
-        """The optimiser's, as compiled code takes them."""
+    def _optimizer_settings(self) -> np.ndarray:
         rule, names = _OPTIMIZERS[type(self.optimizer)]
-        settings = np.zeros(1, _OPTIMIZER)
-        settings["rule"] = self._kernels.OPTIMIZER_RULES[rule]
+        settings = self._settings(rule)
         settings["updates"] = getattr(self.optimizer, "iter", 0)
         settings["lr"] = self.optimizer.lr
         for place, name in zip(("first", "second"), names, strict=False):
             settings[place] = getattr(self.optimizer, name)
         settings["weight_decay"] = getattr(self.optimizer, "weight_decay", 0)
-        settings["penalty"] = self.network.weight_decay_lambda
         return settings
 
     def _parameters(self) -> dict[str, np.ndarray]:
@@ -430,10 +491,7 @@ class Plan:
                 self._pack(one.array.T, self._layout.kept + one.transposed, size)
             for number, state in enumerate(states[one.key]):
                 self._pack(state.reshape(one.array.shape), one.state + number * one.size, one.size)
-        for layer, offset in self._layout.statistics:
-            padded = self._layout.padded(layer.inputs)
-            for number, array in enumerate(layer.statistics, 3):
-                self._pack(array, offset + number * padded, padded)
+        self._load_statistics()
 
     def _store(self, memory: np.ndarray, steps: int) -> None:
         """Copy what is kept, after so many steps, back into the user's arrays."""
@@ -452,23 +510,7 @@ class Plan:
             self._unpack(memory, one.offset, one.size, one.array)
             for number, state in enumerate(states[one.key]):
                 self._unpack(memory, one.state + number * one.size, one.size, state.reshape(one.array.shape))
-        for layer, offset in self._layout.statistics:
-            padded = self._layout.padded(layer.inputs)
-            for number, array in enumerate(layer.statistics, 3):
-                self._unpack(memory, offset + number * padded, padded, array)
-
-    def _pack(self, array: np.ndarray, offset: int, size: int) -> None:
-        flags = array.flags
-        as_it_is = array.dtype == self._arena.dtype and flags.aligned and (flags.c_contiguous or flags.f_contiguous)
-        rows = array if as_it_is else np.ascontiguousarray(array, self._arena.dtype)
-        self._kernels.pack(rows.reshape(1, -1) if rows.ndim == 1 else rows, self._arena[offset : offset + size])
-
-    def _unpack(self, memory: np.ndarray, offset: int, size: int, array: np.ndarray) -> None:
-        panels = memory[offset : offset + size]
-        rows = array if array.flags.carray and array.dtype == panels.dtype else np.empty(array.shape, panels.dtype)
-        self._kernels.unpack(panels, rows.reshape(1, -1) if rows.ndim == 1 else rows)
-        if rows is not array:
-            array[...] = rows
+        self._store_statistics(memory)
 
 
 def _aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""What a layer keeps from a forward pass, made up for when it is asked for.
+"""What a layer keeps from a pass, made up for when it is asked for.
 
-`Network.loss` runs all layers in compiled code, which leaves nothing in them; and yet the book's `gradient` calls
-`loss` first and then each layer's `backward`. So the layers are told to forget what they kept, and the first look at
-it runs them one by one, on the same input.
+`Network.loss` and `Network.gradient` run all layers in compiled code, which leaves nothing in them; and yet the book's
+`gradient` calls `loss` first and then each layer's `backward`. So the layers are told to forget what they kept, and the
+first look at it runs them one by one, on the same input.
 """
 
 import weakref
@@ -17,28 +17,37 @@ if TYPE_CHECKING:
 class Recall:
     """The last input of a network, and how its layers get what they would have kept."""
 
-    def __init__(self, network: "Network", rows: np.ndarray) -> None:
+    def __init__(self, network: "Network", rows: np.ndarray, targets: np.ndarray | None = None) -> None:
         # Weak, for the network holds its layers, and they this: a cycle would keep its weights until it is collected.
         self._network = weakref.ref(network)
         self._rows = rows
+        self._targets = targets     # as the loss prepared them; None: the loss has what it keeps
 
     def __call__(self) -> None:
         """Run the layers one by one."""
         network = self._network()
-        if network is not None:
-            network._forward(self._rows, train_flg=False)
+        if network is None:
+            return
+        scores = network._forward(self._rows, train_flg=False)
+        if self._targets is not None:
+            t = network.last_layer.t
+            network.last_layer.forward_prepared(scores, self._targets)
+            network.last_layer.t = t
 
 
 class Recalling:
-    """A layer that can be told to forget what it keeps from a forward pass."""
+    """A layer that can be told to forget what it keeps from a pass."""
 
     _remembered: tuple[str, ...] = ()
     """Attributes, None before the first pass."""
 
-    def forget(self, recall: Recall) -> None:
-        """Drop what the last pass left; whoever looks for it calls `recall`."""
+    def forget(self, recall: Recall | None) -> None:
+        """Drop what the last pass left; whoever looks for it calls `recall`, or finds None."""
         for name in self._remembered:
-            self.__dict__.pop(name, None)
+            if recall is None:
+                self.__dict__[name] = None
+            else:
+                self.__dict__.pop(name, None)
         self.__dict__["_recall"] = recall
 
     def __getattr__(self, name: str) -> Any:

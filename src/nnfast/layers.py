@@ -265,7 +265,7 @@ class Affine(Recalling):
         return gradient, W
 
 
-class Dropout:
+class Dropout(Recalling):
     """Randomly set activations to 0 while training (chapter 6.4; Srivastava et al., 2014).
 
     Not inverted: training multiplies by a 0/1 mask, inference by ``1 - dropout_ratio``. The mask comes from the
@@ -297,6 +297,8 @@ class Dropout:
     >>> dropout.forward(np.array([[1.0, 2.0, 3.0]]), train_flg=False)
     array([[0.5, 1. , 1.5]])
     """
+
+    _remembered = ("mask",)
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
         self.dropout_ratio = _validation.check_number("dropout_ratio", dropout_ratio, 0, 1)
@@ -375,7 +377,7 @@ class Dropout:
         return y
 
 
-class BatchNormalization:
+class BatchNormalization(Recalling):
     """Normalise each column over the batch, then scale and shift it (chapter 6.3; Ioffe and Szegedy, 2015).
 
     Training uses the batch's own mean and variance and moves the running ones towards them; inference uses the
@@ -423,6 +425,7 @@ class BatchNormalization:
     array([2., 2.])
     """
 
+    _remembered = ("_xn", "_std", "input_shape")
     EPSILON = 10e-7
 
     def __init__(

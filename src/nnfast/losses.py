@@ -12,12 +12,15 @@ from numpy.typing import ArrayLike
 from nnfast import _threads, _validation
 from nnfast._kernels import kernels
 from nnfast._memory import Recycler
+from nnfast._recall import Recalling
 
 __all__ = ["IdentityWithLoss", "SigmoidWithLoss", "SoftmaxWithLoss"]
 
 
-class _OutputLayer:
+class _OutputLayer(Recalling):
     """What the output layers share. A subclass prepares targets and calls its kernels."""
+
+    _remembered = ("y", "_targets")
 
     #: Whether `count_correct` means something.
     is_classifier = True

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from nnfast import _inference, _plan, _threads, _validation, trainer
+from nnfast import _gradient_plan, _inference, _plan, _threads, _validation, trainer
 from nnfast._recall import Recall, Recalling
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.gradient import numerical_gradient
@@ -136,6 +136,7 @@ class Network:
             if isinstance(layer, Dropout):
                 layer.generator = self.generator
         self._chains = _inference.ChainCache()
+        self._gradient_plans = _gradient_plan.GradientPlans()
         self._by_blocks = all(hasattr(layer, "infer") for layer in self.layers.values())
         self._told_mode = {name for name, layer in self.layers.items() if _takes_mode(layer)}
         self.is_fitting = False
@@ -300,6 +301,9 @@ class Network:
     def gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, np.ndarray]:
         """Gradient of the loss with respect to every parameter, by backpropagation.
 
+        The layers have their parts of it afterwards (``dW``, ``db``, ``dgamma``, ``dbeta``), and may be asked for their
+        ``backward`` again, unless a Dropout or BatchNormalization is among them.
+
         Parameters
         ----------
         x : array_like
@@ -317,6 +321,16 @@ class Network:
         TypeError, ValueError
             If an argument does not fit the network.
         """
+        rows = self._checked_rows(x, t)
+        plan = self._gradient_plans.of(self, rows.shape[0])
+        if plan is not None:
+            inputs = _validation.floats("x", rows)
+            outputs: Any = self.outputs     # known: it would have been an obstacle
+            targets = self.last_layer.prepare(t, rows.shape[0], outputs, self.dtype)
+            self.last_layer.loss, gradients = plan.gradients(inputs, targets)
+            self.last_layer.t = t
+            self._forget(None if plan.is_stateful else Recall(self, inputs, targets))
+            return gradients
         self._loss(x, t, train_flg=True)
         return self._backward()
 
@@ -531,18 +545,28 @@ class Network:
         return x
 
     def _loss(self, x: ArrayLike, t: ArrayLike, train_flg: bool, except_for: Iterable[str] = ()) -> float:
-        rows = _validation.not_empty("x", self._input(x))
-        _validation.same_length(np.asarray(t), rows.shape[0])
+        rows = self._checked_rows(x, t)
         chain = None if train_flg else self._chain()
         if chain is None:
             scores = self._forward(rows, train_flg, except_for)
         else:
             scores = self._scores(rows, None, chain)
-            recall = Recall(self, rows)
-            for layer in self.layers.values():
-                if isinstance(layer, Recalling):
-                    layer.forget(recall)
+            self._forget(Recall(self, rows))
         return float(self.last_layer.forward(scores, t)) + self._penalty()
+
+    def _checked_rows(self, x: ArrayLike, t: ArrayLike) -> np.ndarray:
+        """At least one row, and as many targets."""
+        rows = _validation.not_empty("x", self._input(x))
+        _validation.same_length(np.asarray(t), rows.shape[0])
+        return rows
+
+    def _forget(self, recall: Recall | None) -> None:
+        """What the layers kept from an earlier pass is not that of the last one, which ran in compiled code."""
+        for layer in (*self.layers.values(), self.last_layer):
+            # These two keep something in training only, and that cannot be made up for.
+            is_stateful = isinstance(layer, (BatchNormalization, Dropout))
+            if isinstance(layer, Recalling) and not (is_stateful and recall is not None):
+                layer.forget(recall)
 
     def _backward(self) -> dict[str, np.ndarray]:
         dout = self.last_layer.backward(1)
