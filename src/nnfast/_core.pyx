@@ -18,7 +18,7 @@ B examples (batch), I inputs, O outputs, C classes, N elements of a flattened ar
 """
 from cython cimport floating
 from cython.parallel cimport parallel, prange
-from libc.math cimport erf, erff, exp as exp_libc, fabs, fabsf, log, log1p, pow, sqrt, sqrtf
+from libc.math cimport exp as exp_libc, fabs, fabsf, log1p, pow, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 

@@ -152,9 +152,9 @@ def tanh_backward(const floating[::1] y, const floating[::1] dy, floating[::1] d
 
 cdef void _gelu_forward_chunk(const floating* x, floating* y, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     cdef Py_ssize_t i
-    cdef floating below
+    cdef floating below, density
     for i in range(first, last):
-        below = <floating>0.5 * (<floating>1. + _erf(x[i] * <floating>0.7071067811865476))
+        below = _normal_distribution(x[i], &density)
         y[i] = x[i] * below if below > 0 else below * 0     # -infinity * 0 would be NaN; NaN stays NaN
 
 
@@ -173,9 +173,8 @@ cdef void _gelu_backward_chunk(
     for i in range(first, last):
         z = x[i] if x[i] < <floating>40. else <floating>40.    # beyond +-40 the density is 0; z * 0 stays finite
         z = z if z > <floating>-40. else <floating>-40.
-        below = <floating>0.5 * (<floating>1. + _erf(x[i] * <floating>0.7071067811865476))
-        density = <floating>0.3989422804014327 * _exp(<floating>-0.5 * z * z)
-        dx[i] = dy[i] * (below + z * density)
+        below = _normal_distribution(x[i], &density)
+        dx[i] = dy[i] * (below + z * (<floating>0.3989422804014327 * density))
 
 
 def gelu_backward(const floating[::1] x, const floating[::1] dy, floating[::1] dx, int num_threads):

@@ -70,7 +70,7 @@ def softmax_forward(const floating[:, ::1] x, floating[:, ::1] y, int num_thread
 
 
 cdef void _cross_entropy_row(const floating* y, int64_t label, double* loss) noexcept nogil:
-    loss[0] = -log(<double>y[label] + 1e-7)
+    loss[0] = -_log(<double>y[label] + 1e-7)
 
 
 def cross_entropy(

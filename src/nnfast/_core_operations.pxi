@@ -74,7 +74,7 @@ cdef void _softmax_loss_row(
     total = _total(gradient, classes)
     for j in range(padded):
         gradient[j] = gradient[j] / total
-    loss[0] = -log(<double>gradient[label] + 1e-7)
+    loss[0] = -_log(<double>gradient[label] + 1e-7)
     correct[0] = _first_largest(scores, classes) == label
     gradient[label] -= 1
     for j in range(padded):
