@@ -193,3 +193,45 @@ INFERENCE = [
     Inference("784-512-512-10, 1000 rows", (784, 512, 512, 10), 1000, "float32", "bound by arithmetic", _THOUSAND),
     Inference("61-43-29-3, 77 rows, float64", (61, 43, 29, 3), 77, "float64", "odd sizes, on purpose"),
 ]
+
+
+@dataclass(frozen=True)
+class Product:
+    """One of the three products of an Affine layer with `inputs` and `outputs`, for a batch of `rows`."""
+
+    product: str
+    rows: int
+    inputs: int
+    outputs: int
+    reason: str
+    dtype: str = "float32"
+
+    @property
+    def name(self) -> str:
+        return f"{self.product}, {self.rows} x {self.inputs} x {self.outputs}"
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.rows * self.inputs * self.outputs
+
+    @property
+    def goals(self) -> dict[str, float]:
+        """No slower than OpenBLAS anywhere, and near the peak where there is arithmetic enough."""
+        return {"NumPy": 1.0, "peak": 0.92} if (self.rows, self.inputs, self.outputs) == (256, 1024, 1024) else {"NumPy": 1.0}
+
+
+PRODUCTS = [
+    Product(product, rows, inputs, outputs, reason)
+    for rows, inputs, outputs, reason in [
+        (100, 64, 50, "the demo"),
+        (100, 784, 50, "the book's first layer"),
+        (100, 50, 10, "the book's second layer"),
+        (128, 784, 256, "a usual first layer"),
+        (57, 123, 77, "odd sizes, on purpose"),
+        (16, 512, 512, "few rows"),
+        (256, 256, 256, "a cube"),
+        (256, 1024, 1024, "bound by arithmetic"),
+        (1000, 300, 1000, "long and wide"),
+    ]
+    for product in ("x W", "x.T dz", "dz W.T")
+]

@@ -1,18 +1,22 @@
-"""All benchmarks of the README, one after the other: `python bench/run_all.py [--quick]`, some minutes.
+"""All benchmarks of the README, one after the other: `python bench/run_all.py [--quick]`, half an hour.
 
 The exit status is 1 if any two contestants computed different things.
 """
 
 import sys
 
+import bench_cores
 import bench_demo
 import bench_inference
+import bench_kernels
 import bench_layers
 import bench_training
 
 if __name__ == "__main__":
     status = bench_demo.main()
-    for benchmark in (bench_training, bench_layers, bench_inference):
+    for benchmark in (bench_training, bench_inference, bench_layers, bench_kernels):
         print(flush=True)
         status |= benchmark.main(sys.argv[1:])
+    print(flush=True)
+    status |= bench_cores.main([option for option in sys.argv[1:] if option == "--quick"])
     sys.exit(status)

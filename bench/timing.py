@@ -253,27 +253,36 @@ def _peers(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(who for row in rows for who in row.times if who != OURS))
 
 
-def table(rows: list[Row], unit: str, peaks: dict[int, float]) -> str:
-    """Markdown: for each number of threads, a line a problem with the medians, and how they compare."""
+def table(rows: list[Row], unit: str, peaks: dict[int, float], as_rate: bool = False) -> str:
+    """Markdown: for each number of threads, a line a problem with the medians, and how they compare.
+
+    In microseconds a unit or, as a rate, in GFLOP/s.
+    """
     return "\n\n".join(
-        _table_of_one_count([row for row in rows if row.threads == count], unit, peaks.get(count, 0))
+        _table_of_one_count([row for row in rows if row.threads == count], unit, peaks.get(count, 0), as_rate)
         for count in sorted({row.threads for row in rows})
     )
 
 
-def _table_of_one_count(rows: list[Row], unit: str, peak: float) -> str:
+def _table_of_one_count(rows: list[Row], unit: str, peak: float, as_rate: bool) -> str:
     peers = _peers(rows)
     label = f"{rows[0].threads} thread" + "s" * (rows[0].threads > 1)
     versus = "ratio" if len(peers) == 1 else "ratio to the best"
     has_share = bool(peak) and any(row.flops for row in rows)
-    lines = [[f"microseconds {unit}, {label}", *peers, OURS, versus] + ["share of peak"] * has_share]
+    head = f"GFLOP/s, {label}" if as_rate else f"microseconds {unit}, {label}"
+    lines = [[head, *peers, OURS, versus] + ["share of peak"] * has_share]
     for row in rows:
-        line = [row.name] + [_figure(row.median(who)) if who in row.times else "-" for who in [*peers, OURS]]
+        line = [row.name]
+        for who in [*peers, OURS]:
+            if who not in row.times:
+                line.append("-")
+            else:
+                line.append(_figure(row.flops / row.median(who) / 1e3 if as_rate else row.median(who)))
         line.append(f"{row.ratio(row.best_peer):.2f}" if row.best_peer else "-")
         if has_share:
             line.append(f"{row.share(OURS, peak):.0%}" if row.flops else "-")
         lines.append(line)
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def long_table(rows: list[Row], peaks: dict[int, float]) -> str:
@@ -287,7 +296,7 @@ def long_table(rows: list[Row], peaks: dict[int, float]) -> str:
                 f"{row.ratio(who):.2f}", f"{row.share(who, peak):.0%}" if row.flops and peak else "-",
                 f"{row.first[who]:.1f}",
             ])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def goals_table(rows: list[Row], peaks: dict[int, float]) -> str:
@@ -307,14 +316,14 @@ def goals_table(rows: list[Row], peaks: dict[int, float]) -> str:
                 lines.append([f"{row.name}: microseconds", f"{goal:.1f}", f"{reached:.1f}", _verdict(goal, reached)])
             else:
                 lines.append([f"{row.name}: {who}", f"{goal:.2f}", "-", "not measured"])
-    return _markdown(lines) if len(lines) > 1 else ""
+    return markdown(lines) if len(lines) > 1 else ""
 
 
 def _verdict(reached: float, goal: float) -> str:
     return "reached" if reached >= goal else "missed"
 
 
-def _markdown(lines: list[list[str]]) -> str:
+def markdown(lines: list[list[str]]) -> str:
     """The first line is the head; the first column is text, the others are figures."""
     lines = [lines[0], ["---"] + ["---:"] * (len(lines[0]) - 1), *lines[1:]]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
@@ -356,7 +365,9 @@ def chart(rows: list[Row], title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def run(name: str, title: str, unit: str, cases: list[Case], argv: list[str] | None = None) -> int:
+def run(
+    name: str, title: str, unit: str, cases: list[Case], argv: list[str] | None = None, as_rate: bool = False
+) -> int:
     """The main program of a benchmark; 1 if results disagreed, else 0."""
     known = list(dict.fromkeys(who for case in cases for who in case.contestants if who != OURS))
     parser = argparse.ArgumentParser(prog=f"bench/{name}.py", description=title)
@@ -387,14 +398,16 @@ def run(name: str, title: str, unit: str, cases: list[Case], argv: list[str] | N
         except DisagreementError as error:
             disagreements.append(str(error))
     if rows:
-        _report(rows, name, title, unit, about, peaks)
+        _report(rows, name, title, unit, about, peaks, as_rate)
     for line in disagreements:
         print(f"DISAGREE {line}", file=sys.stderr)
     return 1 if disagreements else 0
 
 
-def _report(rows: list[Row], name: str, title: str, unit: str, about: dict[str, str], peaks: dict[int, float]) -> None:
-    print(table(rows, unit, peaks))
+def _report(
+    rows: list[Row], name: str, title: str, unit: str, about: dict[str, str], peaks: dict[int, float], as_rate: bool
+) -> None:
+    print(table(rows, unit, peaks, as_rate))
     goals = goals_table(rows, peaks)
     if goals:
         print("\n" + goals)

@@ -12,7 +12,9 @@ import reference
 BENCH = Path(__file__).parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
 
+import bench_cores
 import bench_inference
+import bench_kernels
 import bench_layers
 import bench_training
 import peak
@@ -25,12 +27,12 @@ from nnfast import load_digits
 
 CASES = {
     f"{module.__name__}: {case.name}": case
-    for module in (bench_training, bench_layers, bench_inference) for case in module.cases()
+    for module in (bench_training, bench_layers, bench_inference, bench_kernels) for case in module.cases()
 }
 
 
 def test_every_problem_has_a_name_of_its_own_and_a_reason():
-    for module in (bench_training, bench_layers, bench_inference):
+    for module in (bench_training, bench_layers, bench_inference, bench_kernels):
         names = [case.name for case in module.cases()]
         assert len(set(names)) == len(names)
     assert all(case.reason for case in CASES.values())
@@ -199,3 +201,15 @@ def test_without_mnist_the_book_trains_on_the_digits_enlarged(monkeypatch, tmp_p
     np.testing.assert_array_equal(x.reshape(-1, 28, 28)[:, 3:26:3, 3:26:3].reshape(-1, 64), digits)
     assert x.sum() == pytest.approx(9 * digits.sum(), rel=1e-4)
     np.testing.assert_array_equal(t, labels)
+
+
+def test_the_model_of_cores():
+    problem = problems.Training("a", (100, 64, 10), 100, "float32", 1, "b")
+    assert bench_cores.uneven(100, 1) == 1
+    assert bench_cores.uneven(100, 2) == pytest.approx(14 / 13)     # 13 tiles of 8 rows: 7 and 6
+    assert bench_cores.uneven(100, 16) == pytest.approx(16 / 13)
+    assert bench_cores.shared_lines(problem) == (100 * 64 + 2 * 64 * 10) * 4 / 64
+    assert bench_cores.modelled(problem, 80.0, 1, 0.005) == 80
+    two = bench_cores.modelled(problem, 80.0, 2, 0.005)
+    assert bench_cores.fetch_of(problem, 80.0, two, 2) == pytest.approx(0.005)
+    assert 40 < two < 80 < bench_cores.modelled(problem, 80.0, 64, 1.0)

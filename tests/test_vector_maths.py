@@ -12,7 +12,6 @@ import math
 
 import numpy as np
 import pytest
-import reference
 from reference import assert_close, rounding, unwritten
 
 FLOAT, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)

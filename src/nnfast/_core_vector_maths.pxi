@@ -1,5 +1,5 @@
-# exp, expm1, log, sigmoid, tanh and the normal distribution of one element, in plain branch-free arithmetic, so that a loop over them is
-# vectorised for every instruction set (the C library's functions are not: a call an element).
+# exp, expm1, log, sigmoid, tanh and the normal distribution of one element, in plain branch-free arithmetic, so that a
+# loop over them is vectorised for every instruction set (the C library's functions are not: a call an element).
 #
 # Method (Cody and Waite, Software Manual for the Elementary Functions, 1980, chapters 6 and 13): x = n ln 2 + r with
 # |r| <= ln(2) / 2, exp(x) = 2**n exp(r), exp(r) by its Taylor series. The series is cut where the next term is below
@@ -138,8 +138,8 @@ cdef inline floating _exp_minus_half_square(floating z) noexcept nogil:
 cdef inline floating _normal_tail_ratio(floating z) noexcept nogil:
     """P(-z) exp(z * z / 2) for z from 0 to 14.5 (float32) or 38.6 (float64), P the standard normal distribution.
 
-    Like M. M. Shepherd and J. G. Laframboise, Mathematics of Computation 36 (1981): that function times 1 + z is almost a
-    constant, and a short Chebyshev series in z / (z + 4); here to a rounding error, and written as a polynomial.
+    Like M. M. Shepherd and J. G. Laframboise, Mathematics of Computation 36 (1981): that function times 1 + z is almost
+    a constant, and a short Chebyshev series in z / (z + 4); here to a rounding error, and written as a polynomial.
     """
     cdef floating v, p
     if floating is float:
