@@ -46,6 +46,7 @@ def sklearn_training(problem: Training):
         problem.sizes[1:-1], activation=problem.activation, alpha=0.0, batch_size=problem.batch_size,
         learning_rate_init=problem.lr, shuffle=False, random_state=0, **settings[problem.optimizer],
     )
+    warnings.filterwarnings("ignore", message="Got `batch_size` less than 1")     # by this first call alone
     model.set_params(learning_rate_init=1e-30)  # a call makes the arrays, which then get the weights of the others
     model.partial_fit(x[: problem.sizes[-1]], np.arange(problem.sizes[-1]), classes=np.arange(problem.sizes[-1]))
     model.set_params(learning_rate_init=problem.lr)
