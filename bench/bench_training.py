@@ -7,7 +7,7 @@ import peers
 import timing
 from book_two_layer_net import TwoLayerNet, numpy_layers, train
 from numpy_mlp import NumpyMLP
-from problems import BOOK, EPOCHS, SEED, TRAINING, Training, images
+from problems import BOOK, SEED, TRAINING, Training, images
 
 
 def numpy_training(problem: Training):
@@ -16,8 +16,8 @@ def numpy_training(problem: Training):
     generator = np.random.default_rng(SEED)
 
     def work():
-        for _ in range(EPOCHS):
-            network.epoch(x, t, generator.permutation(len(x)))
+        for _ in range(problem.epochs):
+            network.epoch(x, t, generator.permutation(len(x)) if problem.shuffles else None)
         return [array for pair in zip(network.W, network.b, strict=True) for array in pair]
 
     return work
@@ -35,7 +35,8 @@ def nnfast_training(problem: Training):
     optimizer = {"sgd": nnfast.SGD, "adam": nnfast.Adam}[problem.optimizer](lr=problem.lr)
 
     def work():
-        network.fit(x, t, epochs=EPOCHS, batch_size=problem.batch_size, optimizer=optimizer)
+        network.fit(
+            x, t, epochs=problem.epochs, batch_size=problem.batch_size, optimizer=optimizer, shuffle=problem.shuffles)
         return list(network.params.values())
 
     return work
@@ -104,7 +105,7 @@ def cases() -> list[timing.Case]:
             "NumPy": numpy_training, **peers.taking_part(peers.TRAINING, problem.dtype), timing.OURS: nnfast_training
         }
         contestants = {
-            name: timing.Contestant(make, (problem,), problem.steps * EPOCHS) for name, make in makers.items()
+            name: timing.Contestant(make, (problem,), problem.steps * problem.epochs) for name, make in makers.items()
         }
         found.append(timing.Case(
             problem.name, problem.reason, contestants, TOLERANCES[problem.dtype],

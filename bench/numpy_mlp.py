@@ -134,14 +134,17 @@ class NumpyMLP:
         np.subtract(self.flat, work, out=self.flat)
 
     def epoch(self, x, t, order):
-        """One pass over the rows in the given order; returns the mean loss and the accuracy while training."""
+        """One pass over the rows in the given order, or as they come; returns the mean loss and the training accuracy."""
         batch_size, total, correct = len(self.x), 0.0, 0
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
-            # mode="clip" because "raise" gathers into a buffer first
-            x_batch = np.take(x, rows, axis=0, out=self.x[: len(rows)], mode="clip")
-            t_batch = np.take(t, rows, out=self.t[: len(rows)], mode="clip")
+        for first in range(0, len(x), batch_size):
+            if order is None:
+                x_batch, t_batch = x[first : first + batch_size], t[first : first + batch_size]
+            else:
+                rows = order[first : first + batch_size]
+                # mode="clip" because "raise" gathers into a buffer first
+                x_batch = np.take(x, rows, axis=0, out=self.x[: len(rows)], mode="clip")
+                t_batch = np.take(t, rows, out=self.t[: len(rows)], mode="clip")
             loss, right = self.step(x_batch, t_batch)
             total += loss
             correct += right
-        return total / len(order), correct / len(order)
+        return total / len(x), correct / len(x)

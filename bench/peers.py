@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from problems import EPOCHS, SEED, Inference, Training
+from problems import SEED, Inference, Training
 from timing import THREADS
 
 
@@ -27,7 +27,7 @@ def _orders(problem: Training, rows: int):
     """What `Network.fit` draws: a permutation an epoch, in their order."""
     generator = np.random.default_rng(SEED)
     while True:
-        yield generator.permutation(rows)
+        yield generator.permutation(rows) if problem.shuffles else np.arange(rows)
 
 
 def _pairs(arrays: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -56,9 +56,9 @@ def sklearn_training(problem: Training):
     orders = _orders(problem, len(x))
 
     def work():
-        for _ in range(EPOCHS):
+        for _ in range(problem.epochs):
             order = next(orders)
-            model.partial_fit(x[order], t[order])
+            model.partial_fit(*((x[order], t[order]) if problem.shuffles else (x, t)))
         return [array for pair in zip(model.coefs_, model.intercepts_, strict=True) for array in pair]
 
     return work
@@ -95,9 +95,11 @@ def torch_training(problem: Training, is_compiled: bool = False):
     orders = _orders(problem, len(x))
 
     def work():
-        for _ in range(EPOCHS):
+        for _ in range(problem.epochs):
             order = torch.from_numpy(next(orders))
-            for rows in order.split(problem.batch_size):
+            for number, rows in enumerate(order.split(problem.batch_size)):
+                # Consecutive rows are a view.
+                rows = rows if problem.shuffles else slice(number * problem.batch_size, (number + 1) * problem.batch_size)
                 optimizer.zero_grad(set_to_none=True)
                 loss_of(x[rows], t[rows]).backward()
                 optimizer.step()
@@ -178,9 +180,17 @@ def _jax_start(problem: Training):
     import jax.numpy as jnp
 
     parameters = [(jnp.array(W), jnp.array(b)) for W, b in _pairs(problem.weights())]
-    zeros = [(jnp.zeros_like(W), jnp.zeros_like(b)) for W, b in parameters]
-    state = (jnp.zeros((), problem.dtype), zeros, zeros) if problem.optimizer == "adam" else ()
-    return parameters, state
+    # Twice, for what is donated must not be the same memory.
+    m, v = ([(jnp.zeros_like(W), jnp.zeros_like(b)) for W, b in parameters] for _ in range(2))
+    return parameters, (jnp.zeros((), problem.dtype), m, v) if problem.optimizer == "adam" else ()
+
+
+def _jax_data(jax, problem: Training):
+    """Rows to be gathered, or whole batches one after the other where rows are not shuffled."""
+    x, t = (jax.numpy.array(array) for array in problem.data())
+    if problem.shuffles:
+        return x, t
+    return x.reshape(problem.steps, problem.batch_size, -1), t.reshape(problem.steps, problem.batch_size)
 
 
 def _of_jax(parameters) -> list[np.ndarray]:
@@ -192,16 +202,17 @@ def jax_training(problem: Training):
     jax = _jax(problem.dtype)
     step = _jax_step(jax, problem)
     jitted = jax.jit(lambda p, s, x, t, rows: step(p, s, x[rows], t[rows]), donate_argnums=(0, 1))
-    x, t = (jax.numpy.array(array) for array in problem.data())
+    x, t = _jax_data(jax, problem)
     parameters, state = _jax_start(problem)
-    orders = _orders(problem, len(x))
+    orders = _orders(problem, problem.batch_size * problem.steps)
 
     def work():
         nonlocal parameters, state
-        for _ in range(EPOCHS):
+        for _ in range(problem.epochs):
             order = next(orders).astype(np.int32)
-            for first in range(0, len(order), problem.batch_size):
-                parameters, state = jitted(parameters, state, x, t, order[first : first + problem.batch_size])
+            batches = order.reshape(-1, problem.batch_size) if problem.shuffles else range(problem.steps)
+            for rows in batches:
+                parameters, state = jitted(parameters, state, x, t, rows)
         jax.block_until_ready(parameters)
         return _of_jax(parameters)
 
@@ -217,14 +228,15 @@ def jax_scan_training(problem: Training):
         return jax.lax.scan(lambda carry, rows: (step(*carry, x[rows], t[rows]), None), (parameters, state), order)[0]
 
     jitted = jax.jit(epoch, donate_argnums=(0, 1))
-    x, t = (jax.numpy.array(array) for array in problem.data())
+    x, t = _jax_data(jax, problem)
     parameters, state = _jax_start(problem)
-    orders = _orders(problem, len(x))
+    orders = _orders(problem, problem.batch_size * problem.steps)
 
     def work():
         nonlocal parameters, state
-        for _ in range(EPOCHS):
+        for _ in range(problem.epochs):
             order = next(orders).astype(np.int32).reshape(-1, problem.batch_size)
+            order = order if problem.shuffles else np.arange(problem.steps, dtype=np.int32)
             parameters, state = jitted(parameters, state, x, t, order)
         jax.block_until_ready(parameters)
         return _of_jax(parameters)
