@@ -345,7 +345,7 @@ def chart(rows: list[Row], title: str, path: Path) -> None:
     most = max(row.threads for row in rows)
     rows = [row for row in rows if row.threads == most]
     peers = _peers(rows)
-    figure = Figure(figsize=(9, 1.4 + 0.2 * (len(peers) + 0.8) * len(rows)), layout="constrained")
+    figure = Figure(figsize=(9, 1.4 + 0.2 * (len(peers) + 0.8) * len(rows) * 0.75), layout="constrained")
     axes = figure.add_subplot()
     height = 0.8 / len(peers)
     longest = max(row.ratio(who) for row in rows for who in row.times)
@@ -358,7 +358,8 @@ def chart(rows: list[Row], title: str, path: Path) -> None:
     axes.axvline(1, color="black", linewidth=0.8)
     if longest > 10:
         axes.set_xscale("log")
-    axes.margins(x=0.1)
+        axes.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+    axes.margins(x=0.1, y=0.01)
     axes.set_xlabel(f"times as long as nnfast (1: as long), {most} thread" + "s" * (most > 1))
     axes.set_title(title)
     axes.legend(loc="best", fontsize=8)

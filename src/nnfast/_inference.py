@@ -34,7 +34,7 @@ _BLOCK_BYTES = 1 << 18
 cache."""
 
 _FEWEST_BLOCK_ROWS, _MOST_BLOCK_ROWS = 64, 1024
-"""Fewer would read the weights too often; more would gain nothing."""
+"""Fewer would read the weights too often, and few rows are all in one block (FEW_ROWS_OF_WIDE); more would gain nothing."""
 
 
 class Chain:
