@@ -4,7 +4,6 @@ Checks that losses, accuracies and weights agree, then prints both times and the
 """
 
 import copy
-import statistics
 import sys
 
 import numpy as np
@@ -70,19 +69,19 @@ def numpy_demo():
 
 def main() -> int:
     """Run the comparison; 1 if the results disagree."""
-    case = timing.Case("the demo", "the digits in the package", timing.Contestant(numpy_demo, ()),
-                       timing.Contestant(nnfast_demo, ()), 1e-3)
+    contestants = {"NumPy": timing.Contestant(numpy_demo, ()), timing.OURS: timing.Contestant(nnfast_demo, ())}
+    case = timing.Case("the demo", "the digits in the package", contestants, 1e-3)
     print("the same training in plain NumPy, same weights and batches:")
     try:
         row = timing.measure(case, timing.all_threads(), ROUNDS)
     except timing.DisagreementError as error:
         print(error, file=sys.stderr)
         return 1
-    numpy_ms, nnfast_ms = (statistics.median(times) / 1e3 for times in (row.peer, row.nnfast))
-    print(f"  NumPy {numpy_ms:.1f} ms, nnfast {nnfast_ms:.1f} ms, ratio {row.ratio:.2f} (above 1: nnfast is faster; "
+    numpy_ms, nnfast_ms = (row.median(who) / 1e3 for who in ("NumPy", timing.OURS))
+    print(f"  NumPy {numpy_ms:.1f} ms, nnfast {nnfast_ms:.1f} ms, ratio {row.ratio('NumPy'):.2f} (above 1: nnfast is faster; "
           f"medians of {ROUNDS} runs in turn, {row.threads} threads)")
     print(f"  weights, losses and accuracies agree (largest relative difference {row.difference:.0e})")
-    about = timing.facts("python bench/bench_demo.py")
+    about = timing.facts("python bench/bench_demo.py", [])
     print(f"  {about['CPU']}; nnfast {about['nnfast']}; NumPy {about['NumPy']}")
     return 0
 

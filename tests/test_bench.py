@@ -13,6 +13,7 @@ BENCH = Path(__file__).parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
 
 import bench_cores
+import bench_demo
 import bench_inference
 import bench_kernels
 import bench_layers
@@ -213,3 +214,10 @@ def test_the_model_of_cores():
     two = bench_cores.modelled(problem, 80.0, 2, 0.005)
     assert bench_cores.fetch_of(problem, 80.0, two, 2) == pytest.approx(0.005)
     assert 40 < two < 80 < bench_cores.modelled(problem, 80.0, 64, 1.0)
+
+
+def test_the_demo_compares_and_says_so(quickly, capsys, monkeypatch):
+    monkeypatch.setattr(bench_demo, "ROUNDS", 1)
+    assert bench_demo.main() == 0
+    printed = capsys.readouterr().out
+    assert "ratio" in printed and "agree" in printed
