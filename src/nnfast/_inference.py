@@ -105,7 +105,7 @@ class Chain:
         """The stages of one layer."""
         kind = type(layer)
         if kind is Affine:
-            padded = _memory.rows_apart(layer.W.shape[1], self.dtype)
+            padded = self._rows_apart(layer.W.shape[1])
             inputs, self.outputs = self.outputs, layer.W.shape[1]
             self._stage("PRODUCT", inputs=inputs, y_row=padded, weights=self._address(layer.W, 2),
                         bias=self._address(layer.b, 1), copy=self._copies)
@@ -113,7 +113,7 @@ class Chain:
             self.multiply_adds += inputs * self.outputs
             return
         if not self._stages:
-            self._stage("COPY", y_row=_memory.rows_apart(self.outputs, self.dtype))
+            self._stage("COPY", y_row=self._rows_apart(self.outputs))
         if kind is BatchNormalization:
             mean, variance = layer.statistics
             self._stage("NORMALIZE", weights=self._address(layer.gamma, 1), bias=self._address(layer.beta, 1),
@@ -122,6 +122,9 @@ class Chain:
             self._stage("SCALE", setting=1.0 - layer.dropout_ratio)
         elif kind is not Identity:
             self._stage(_IN_PLACE[kind], setting=getattr(layer, "slope", 0))
+
+    def _rows_apart(self, width: int) -> int:
+        return _memory.rows_apart(width, self._kernels.VECTOR, self.dtype)
 
     def _stage(self, code: str, *, setting: float = 0, **fields: int) -> None:
         stage = np.zeros((), _STAGE)

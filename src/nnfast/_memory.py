@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnfast._kernels import PANEL_PADDING, kernels
+from nnfast._kernels import PANEL_PADDING
 
 _scratch = threading.local()
 
@@ -25,9 +25,9 @@ def scratch(kind: type, size: int) -> Any:
     return found
 
 
-def rows_apart(width: int, dtype: np.dtype) -> int:
+def rows_apart(width: int, vector: int, dtype: np.dtype) -> int:
     """Elements from one row of so many columns to the next, for rows in whole vectors that kernels lay out."""
-    vector, line = kernels(dtype).VECTOR, 64 // dtype.itemsize
+    line = 64 // dtype.itemsize
     stride: int = -(-width // vector) * vector
     if stride > 4 * line and stride % (4 * line) == 0:
         stride += line      # a multiple of 256 bytes puts the same columns of all rows into few sets of a cache

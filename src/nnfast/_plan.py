@@ -207,7 +207,7 @@ class _Layout:
 
     def _stride(self, width: int) -> int:
         """Elements from one row of so many columns to the next."""
-        return _memory.rows_apart(width, self._dtype)
+        return _memory.rows_apart(width, self._kernels.VECTOR, self._dtype)
 
     def _rows(self, width: int) -> _Rows:
         stride = self._stride(width)
