@@ -565,10 +565,10 @@ def test_a_state_that_overflows_is_no_error_but_a_weight_is(each_build, rng):
 
 # Panels
 
-@pytest.mark.parametrize("shape", list(itertools.product([1, 3, 8, 17], [1, 2, 8, 16, 47, 48, 49, 50, 64, 97])))
+@pytest.mark.parametrize("shape", list(itertools.product([1, 3, 8, 17], [1, 2, 8, 16, 23, 25, 40, 41, 47, 48, 49, 50, 64, 97])))
 def test_weights_come_out_of_panels_as_they_went_in(kernels, dtype, rng, shape):
     w = rng.standard_normal(shape).astype(dtype)
-    padded = -(-shape[1] // kernels.VECTOR) * kernels.VECTOR
+    padded = -(-shape[1] // kernels.PANEL_GRAIN) * kernels.PANEL_GRAIN
     panels = np.full(shape[0] * padded + 1, 7, dtype)
     kernels.pack(w, panels[:-1])
     assert np.sort(panels[panels != 0]).tolist() == sorted([*w.ravel().tolist(), 7])     # zeros elsewhere
@@ -580,10 +580,10 @@ def test_weights_come_out_of_panels_as_they_went_in(kernels, dtype, rng, shape):
 def test_a_panels_rows_are_contiguous_and_the_last_is_padded(kernels, dtype):
     width = kernels.PANEL_VECTORS * kernels.VECTOR
     w = np.arange(1, 2 * (width + 1) + 1, dtype=dtype).reshape(2, width + 1)
-    panels = np.empty(2 * (width + kernels.VECTOR), dtype)
+    panels = np.empty(2 * (width + kernels.PANEL_GRAIN), dtype)
     kernels.pack(w, panels)
     np.testing.assert_array_equal(panels[: 2 * width].reshape(2, width), w[:, :width])
-    last = panels[2 * width :].reshape(2, kernels.VECTOR)
+    last = panels[2 * width :].reshape(2, kernels.PANEL_GRAIN)
     np.testing.assert_array_equal(last[:, 0], w[:, -1])
     assert not last[:, 1:].any()
 

@@ -17,33 +17,41 @@
 #define CYTHON_INLINE __inline__ __attribute__((always_inline))
 #endif
 
-/* A tile is TILE_ROWS rows by one to WIDEST times FLOAT_LANES or DOUBLE_LANES columns (whole vectors; on the
- * baseline a lane count of 4 is two vectors of float64). More rows spill with GCC 12: 12 rows of one vector ran at 31
- * GFLOP/s instead of 103 (v4). x W on one core of a Zen 4, depth 1024, GFLOP/s of a peak of 116 in float32 and 58 in
- * float64 (half of that without FMA, on the baseline), by width:
+/* A tile is TILE_ROWS rows by one or more grains of columns, up to WIDEST times FLOAT_LANES or DOUBLE_LANES: whole
+ * vectors but, with AVX-512 and float32, a grain is half a vector (50 columns then cost 56, not 64: 80 instead of 89
+ * microseconds for 96 x 784 x 50; half a vector of AVX2 gains nothing). On the baseline a lane count of 4 is two vectors
+ * of float64. More rows spill with GCC 12: 12 rows of one vector ran at 31 GFLOP/s instead of 103 (v4). x W on one core
+ * of a Zen 4, depth 1024, GFLOP/s of a peak of 116 in float32 and 58 in float64 (half of that without FMA, on the
+ * baseline), by width in grains:
  *
- *                       float32: 1    2    3      float64: 1    2    3
- *   v4        8 rows           107   99  104              51   53   55
- *   v3        4 rows            55  100  114              25   42   50
- *   baseline  4 rows            28   29   24              22   17   11
+ *                       float32: 1    2    3    4    5    6      float64: 1    2    3
+ *   v4        8 rows            82  112  111  113  105  114              55   56   56
+ *   v3        4 rows            56  101  111                             27   49   55
+ *   baseline  4 rows            28   36                                  22   19
  */
 #if defined(__AVX512F__)
 #define NNFAST_ISA "v4"
 #define NNFAST_TILE_ROWS 8
 #define NNFAST_FLOAT_LANES 16
 #define NNFAST_DOUBLE_LANES 8
+#define NNFAST_FLOAT_GRAIN 8
+#define NNFAST_DOUBLE_GRAIN 8
 #define NNFAST_WIDEST 3
 #elif defined(__AVX2__)
 #define NNFAST_ISA "v3"
 #define NNFAST_TILE_ROWS 4
 #define NNFAST_FLOAT_LANES 8
 #define NNFAST_DOUBLE_LANES 4
+#define NNFAST_FLOAT_GRAIN 8
+#define NNFAST_DOUBLE_GRAIN 4
 #define NNFAST_WIDEST 3
 #else
 #define NNFAST_ISA "baseline"
 #define NNFAST_TILE_ROWS 4
 #define NNFAST_FLOAT_LANES 4
 #define NNFAST_DOUBLE_LANES 4
+#define NNFAST_FLOAT_GRAIN 4
+#define NNFAST_DOUBLE_GRAIN 4
 #define NNFAST_WIDEST 2
 #endif
 

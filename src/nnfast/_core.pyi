@@ -17,6 +17,7 @@ OPENMP: int
 PANEL_PADDING: int
 VECTOR: dict[str, int]
 PANEL_VECTORS: int
+PANEL_GRAIN: dict[str, int]
 UPDATE_ROWS: int
 UPDATE_DEPTH: int
 FEWEST_ROWS_BY_TILES: int

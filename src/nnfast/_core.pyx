@@ -36,6 +36,8 @@ cdef extern from "_compiler.h" nogil:
         TILE_ROWS "NNFAST_TILE_ROWS"
         FLOAT_LANES "NNFAST_FLOAT_LANES"
         DOUBLE_LANES "NNFAST_DOUBLE_LANES"
+        FLOAT_GRAIN "NNFAST_FLOAT_GRAIN"
+        DOUBLE_GRAIN "NNFAST_DOUBLE_GRAIN"
         WIDEST "NNFAST_WIDEST"
         WIDEST_COLUMNS "NNFAST_WIDEST * NNFAST_FLOAT_LANES"
 
@@ -70,10 +72,11 @@ cdef enum:
 ISA = NNFAST_ISA.decode()
 OPENMP = NNFAST_OPENMP
 
-# What plans must know of the build (_plan.py, _inference.py): elements of a vector, vectors in a row of a panel, the
-# rows of weights and of a batch in one piece of an update, and the rows below which inference copies no weights.
+# What plans must know of the build (_plan.py, _inference.py): elements of a vector, vectors in a row of a panel,
+# columns of the narrowest tile, the rows of weights and of a batch in one piece of an update, and the rows below which inference copies no weights.
 VECTOR = {"float32": FLOAT_LANES, "float64": DOUBLE_LANES}
 PANEL_VECTORS = WIDEST
+PANEL_GRAIN = {"float32": FLOAT_GRAIN, "float64": DOUBLE_GRAIN}
 UPDATE_ROWS = ROW_BLOCK
 UPDATE_DEPTH = DEPTH_BLOCK
 FEWEST_ROWS_BY_TILES = FEW_ROWS_OF_NARROW

@@ -181,13 +181,13 @@ cdef bint _copy_weights(
         if stage.code != PRODUCT:
             continue
         product = _product_of_stage(stage, FEW_ROWS, copies)
-        size = _padded(stage.outputs, product.lanes)
+        size = _padded(stage.outputs, copies)
         for panel in range(product.panels):
             if not _is_copied(&product, panel):
                 continue
             if turn % shares == share:
                 _copy_panel(&product, panel, <const floating*><uintptr_t>stage.weights,
-                            copies + stage.copy + size + panel * WIDEST * product.lanes * product.depth)
+                            copies + stage.copy + size + panel * product.panel_columns * product.depth)
             turn = turn + 1
         if turn % shares == share:
             memset(copies + stage.copy, 0, size * sizeof(copies[0]))
@@ -206,7 +206,7 @@ cdef void _product_of_many_rows(
     product.rows, product.a_row, product.c_row = rows, a_row, c_row
     product.pads, product.skips_zeros = stage.y_row > 0, skips_zeros
     _product_of_rows(&product, a, <const floating*><uintptr_t>stage.weights,
-                     bias + _padded(stage.outputs, product.lanes), bias, c, 0, rows)
+                     bias + _padded(stage.outputs, bias), bias, c, 0, rows)
 
 
 cdef void _operate_in_place(
@@ -267,7 +267,7 @@ cdef void _infer_columns(
         before, x_row = y, y_row
         y_row = stage.y_row if stage.y_row else stage.outputs
         y = memory + written % 2 * inference.buffer_size if stage.y_row else result
-        blocks = _padded(stage.outputs, lanes) // lanes
+        blocks = (stage.outputs + lanes - 1) // lanes
         first = blocks * share // shares * lanes
         last = blocks * (share + 1) // shares * lanes
         last = last if last < stage.outputs else stage.outputs

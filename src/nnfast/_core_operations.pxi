@@ -143,7 +143,7 @@ cdef void _softmax_loss_rows(
     const floating* x, floating* y,
 ) noexcept nogil:
     """The softmax loss of some rows of the batch."""
-    cdef Py_ssize_t classes = operation.outputs, padded = _padded(classes, _lanes(y)), row = first, rows, i
+    cdef Py_ssize_t classes = operation.outputs, padded = _padded(classes, y), row = first, rows, i
     cdef floating batch_rows = <floating>batch.rows
     cdef int64_t labels[FLOAT_LANES]
     while row < last:
@@ -243,7 +243,7 @@ cdef void _operate_on_rows(
             x = scratch
         _panels_product(x, x_row, rows, operation.inputs, arena + operation.weights,
                         <const floating*>NULL if operation.bias < 0 else arena + operation.bias,
-                        _padded(operation.outputs, _lanes(y)), y, operation.y_row,
+                        _padded(operation.outputs, y), y, operation.y_row,
                         operation.looks_for_zeros != 0 and not training.has_odd_weights)
     elif code == RELU:
         _relu(y, n)
@@ -317,7 +317,7 @@ cdef void _operate_by_columns(
 ) noexcept nogil:
     """A thread's columns of a batch normalisation."""
     cdef Py_ssize_t columns = operation.outputs, blocks = (columns + COLUMN_BLOCK - 1) // COLUMN_BLOCK
-    cdef Py_ssize_t padded = _padded(columns, _lanes(arena)), stride = operation.y_row, block, first, last
+    cdef Py_ssize_t padded = _padded(columns, arena), stride = operation.y_row, block, first, last
     cdef floating* y = arena + operation.y
     cdef floating* gamma = arena + operation.weights
     cdef floating* beta = arena + operation.bias

@@ -1,27 +1,28 @@
 # Weights as the engine holds them while it runs: in panels as wide as a tile, one after the other, each row of a panel
-# contiguous and the last panel padded with zeros to whole vectors; then the bias, padded likewise. So no product has
-# tails, no power-of-two stride puts every row into one cache set, and an optimiser runs over whole vectors. The padding
-# stays 0: its gradients are.
+# contiguous and the last panel padded with zeros to a whole grain, the narrowest tile; then the bias, padded likewise.
+# So no product has tails, no power-of-two stride puts every row into one cache set, and an optimiser runs over whole
+# vectors. The padding stays 0: its gradients are.
 #
 # An optimiser's state has the same layout. A layer that passes a gradient on also has its weights transposed, in
 # panels, so that all three products read their second operand in rows.
 
-cdef inline Py_ssize_t _padded(Py_ssize_t columns, Py_ssize_t lanes) noexcept nogil:
-    return (columns + lanes - 1) // lanes * lanes
+cdef inline Py_ssize_t _padded(Py_ssize_t columns, const floating* unused) noexcept nogil:
+    """Columns in whole grains."""
+    return (columns + _grain(unused) - 1) // _grain(unused) * _grain(unused)
 
 
-cdef inline Py_ssize_t _width_from(Py_ssize_t column, Py_ssize_t padded, Py_ssize_t lanes) noexcept nogil:
+cdef inline Py_ssize_t _width_from(Py_ssize_t column, Py_ssize_t padded, Py_ssize_t panel_columns) noexcept nogil:
     """Columns of the panel that begins at a column."""
-    return WIDEST * lanes if padded - column >= WIDEST * lanes else padded - column
+    return panel_columns if padded - column >= panel_columns else padded - column
 
 
 def pack(const floating[:, :] w, floating[::1] panels):
     """panels (I * padded O,) = w (I, O) in panels, 0 where there is padding."""
     cdef Py_ssize_t column = 0, width, inputs = w.shape[0], columns = w.shape[1]
-    cdef Py_ssize_t lanes = _lanes(&panels[0]), padded = _padded(columns, lanes)
+    cdef Py_ssize_t panel_columns = _panel_columns(&panels[0]), padded = _padded(columns, &panels[0])
     with nogil:
         while column < columns:
-            width = _width_from(column, padded, lanes)
+            width = _width_from(column, padded, panel_columns)
             _pack_panel(&w[0, column], w.strides[0] // <Py_ssize_t>sizeof(w[0, 0]),
                         w.strides[1] // <Py_ssize_t>sizeof(w[0, 0]), inputs,
                         width if columns - column >= width else columns - column, &panels[column * inputs], width)
@@ -31,10 +32,10 @@ def pack(const floating[:, :] w, floating[::1] panels):
 def unpack(const floating[::1] panels, floating[:, :] w):
     """w (I, O) = what `pack` put into panels (I * padded O,)."""
     cdef Py_ssize_t column = 0, i, j, width, inputs = w.shape[0], columns = w.shape[1]
-    cdef Py_ssize_t lanes = _lanes(<floating*>&panels[0]), padded = _padded(columns, lanes)
+    cdef Py_ssize_t panel_columns = _panel_columns(&panels[0]), padded = _padded(columns, &panels[0])
     with nogil:
         while column < columns:
-            width = _width_from(column, padded, lanes)
+            width = _width_from(column, padded, panel_columns)
             for i in range(inputs):
                 for j in range(column, column + width if column + width < columns else columns):
                     w[i, j] = panels[column * inputs + i * width + j - column]
@@ -49,13 +50,13 @@ cdef void _transpose_rows(
 
     rows is the first of them; first is a multiple of 4, which divides the width of every panel.
     """
-    cdef Py_ssize_t lanes = _lanes(transposed), padded = _padded(inputs, lanes)
+    cdef Py_ssize_t panel_columns = _panel_columns(transposed), padded = _padded(inputs, transposed)
     cdef Py_ssize_t i, j, r, start, their_width, count = width if columns - column >= width else columns - column
     cdef floating* target
     i = first
     while i < last:
-        start = i // (WIDEST * lanes) * WIDEST * lanes
-        their_width = _width_from(start, padded, lanes)
+        start = i // panel_columns * panel_columns
+        their_width = _width_from(start, padded, panel_columns)
         target = transposed + start * columns + column * their_width + i - start
         for j in range(count):
             for r in range(4 if last - i >= 4 else last - i):
@@ -73,7 +74,7 @@ cdef inline void _panels_product(
     product.rows, product.columns, product.depth = rows, padded, depth
     product.a_row, product.a_column, product.c_row = a_row, 1, c_row
     product.b_row, product.b_column, product.b_in_place, product.pads = 0, 0, False, False
-    product.lanes = _lanes(c)
-    product.panels = _panel_count(padded, product.lanes)
+    product.grain, product.panel_columns = _grain(c), _panel_columns(c)
+    product.panels = _panel_count(padded, product.panel_columns)
     product.skips_zeros = looks_for_zeros and _has_zeros(a, a_row, 1, rows, depth)
     _product_of_rows(&product, a, <const floating*>NULL, panels, bias, c, 0, rows)

@@ -48,8 +48,24 @@ cdef inline floating* _aligned(floating* pointer) noexcept nogil:
     return <floating*>((<uintptr_t>pointer + 63) & ~<uintptr_t>63)
 
 
-cdef inline Py_ssize_t _panel_count(Py_ssize_t columns, Py_ssize_t lanes) noexcept nogil:
-    return (columns + WIDEST * lanes - 1) // (WIDEST * lanes)
+cdef inline Py_ssize_t _grain(const floating* unused) noexcept nogil:
+    """Columns of the narrowest tile."""
+    if floating is float:
+        return FLOAT_GRAIN
+    else:
+        return DOUBLE_GRAIN
+
+
+cdef inline Py_ssize_t _panel_columns(const floating* unused) noexcept nogil:
+    """Columns of a whole panel."""
+    if floating is float:
+        return WIDEST * FLOAT_LANES
+    else:
+        return WIDEST * DOUBLE_LANES
+
+
+cdef inline Py_ssize_t _panel_count(Py_ssize_t columns, Py_ssize_t panel_columns) noexcept nogil:
+    return (columns + panel_columns - 1) // panel_columns
 
 
 cdef void _pack_panel(
@@ -129,28 +145,37 @@ cdef inline void _product_panel(
     const floating* start, Py_ssize_t start_row, floating* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t width,
     const Steps* steps, const bint skipping,
 ) noexcept nogil:
-    """One panel's columns, for the three widths that there are."""
-    cdef Py_ssize_t vectors = width // _lanes(c)
+    """One panel's columns, for each width that there is."""
+    cdef Py_ssize_t grains = width // _grain(c)
     if floating is float:
-        if vectors == 1:
+        if grains == 1:
             _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, steps,
-                            FLOAT_LANES, skipping)
-        elif vectors == 2:
+                            FLOAT_GRAIN, skipping)
+        elif grains == 2:
             _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, steps,
-                            2 * FLOAT_LANES, skipping)
-        elif WIDEST == 3:
+                            2 * FLOAT_GRAIN, skipping)
+        elif grains == 3 and _panel_columns(c) >= 3 * FLOAT_GRAIN:
             _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, steps,
-                            WIDEST * FLOAT_LANES, skipping)
+                            3 * FLOAT_GRAIN, skipping)
+        elif grains == 4 and _panel_columns(c) >= 4 * FLOAT_GRAIN:
+            _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, steps,
+                            4 * FLOAT_GRAIN, skipping)
+        elif grains == 5 and _panel_columns(c) >= 5 * FLOAT_GRAIN:
+            _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, steps,
+                            5 * FLOAT_GRAIN, skipping)
+        elif grains == 6 and _panel_columns(c) >= 6 * FLOAT_GRAIN:
+            _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, steps,
+                            6 * FLOAT_GRAIN, skipping)
     else:
-        if vectors == 1:
+        if grains == 1:
             _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, steps,
-                            DOUBLE_LANES, skipping)
-        elif vectors == 2:
+                            DOUBLE_GRAIN, skipping)
+        elif grains == 2:
             _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, steps,
-                            2 * DOUBLE_LANES, skipping)
-        elif WIDEST == 3:
+                            2 * DOUBLE_GRAIN, skipping)
+        elif grains == 3 and _panel_columns(c) >= 3 * DOUBLE_GRAIN:
             _product_column(a, a_row, a_column, b, b_row, depth, start, start_row, c, c_row, rows, steps,
-                            WIDEST * DOUBLE_LANES, skipping)
+                            3 * DOUBLE_GRAIN, skipping)
 
 
 # Two functions that are not inlined: both loops in one function cost each of them registers (8 columns of float32 took
@@ -209,7 +234,7 @@ cdef struct Product:
     # c (rows, columns) = bias (columns) + a (rows, depth) @ b (depth, columns), strides in elements
     Py_ssize_t rows, columns, depth
     Py_ssize_t a_row, a_column, b_row, b_column, c_row
-    Py_ssize_t lanes, panels
+    Py_ssize_t grain, panel_columns, panels
     bint b_in_place     # whole panels of b are read where they are; only the last may be copied
     bint skips_zeros    # rows of b where a tile of a has only zeros are left out
     bint by_panels      # threads divide the panels, not the rows
@@ -217,16 +242,16 @@ cdef struct Product:
 
 
 cdef inline bint _panels_are_less_work(const Product* product, int num_threads) noexcept nogil:
-    """Compares the largest share, in rows times vectors, when threads divide the panels and when the rows."""
+    """Compares the largest share, in rows times columns, when threads divide the panels and when the rows."""
     cdef Py_ssize_t copy = 0 if product.b_in_place else ROWS_OF_A_COPY
     cdef Py_ssize_t tiles = (product.rows + TILE_ROWS - 1) // TILE_ROWS
     cdef Py_ssize_t share_of_rows = (tiles + num_threads - 1) // num_threads * TILE_ROWS
-    cdef Py_ssize_t vectors = (product.columns + product.lanes - 1) // product.lanes
-    cdef Py_ssize_t share_of_vectors = (product.panels + num_threads - 1) // num_threads * WIDEST
-    if share_of_vectors > vectors:
-        share_of_vectors = vectors
+    cdef Py_ssize_t columns = (product.columns + product.grain - 1) // product.grain * product.grain
+    cdef Py_ssize_t share_of_columns = (product.panels + num_threads - 1) // num_threads * product.panel_columns
+    if share_of_columns > columns:
+        share_of_columns = columns
     # When equal (one thread): a copied panel is used at once, while it is in the cache.
-    return share_of_vectors * (tiles * TILE_ROWS + copy) < vectors * (share_of_rows + copy) + (copy > 0)
+    return share_of_columns * (tiles * TILE_ROWS + copy) < columns * (share_of_rows + copy) + (copy > 0)
 
 
 cdef inline Product _plan_product(
@@ -241,8 +266,8 @@ cdef inline Product _plan_product(
     product.c_row = columns
     product.skips_zeros = False     # until _product has looked at a and b
     product.pads = False
-    product.lanes = _lanes(c)
-    product.panels = _panel_count(columns, product.lanes)
+    product.grain, product.panel_columns = _grain(c), _panel_columns(c)
+    product.panels = _panel_count(columns, product.panel_columns)
     product.b_in_place = b_column == 1 and (
         rows < FEW_ROWS or pass_depth * columns * <Py_ssize_t>sizeof(c[0]) <= NARROW)
     product.by_panels = _panels_are_less_work(&product, num_threads)
@@ -251,13 +276,13 @@ cdef inline Product _plan_product(
 
 cdef inline Py_ssize_t _panel_rest(const Product* product, Py_ssize_t panel) noexcept nogil:
     """Columns from a panel's first to the last of c."""
-    return product.columns - panel * WIDEST * product.lanes
+    return product.columns - panel * product.panel_columns
 
 
 cdef inline Py_ssize_t _panel_width(const Product* product, Py_ssize_t panel) noexcept nogil:
-    """Columns of a panel, padding included: WIDEST vectors, the last panel as few as hold the rest."""
-    cdef Py_ssize_t lanes = product.lanes, rest = _panel_rest(product, panel)
-    return WIDEST * lanes if rest >= WIDEST * lanes else (rest + lanes - 1) // lanes * lanes
+    """Columns of a panel, padding included."""
+    cdef Py_ssize_t rest = _panel_rest(product, panel)
+    return product.panel_columns if rest >= product.panel_columns else (rest + product.grain - 1) // product.grain * product.grain
 
 
 cdef inline bint _is_copied(const Product* product, Py_ssize_t panel) noexcept nogil:
@@ -269,7 +294,7 @@ cdef void _copy_panel(const Product* product, Py_ssize_t panel, const floating* 
     cdef Py_ssize_t width = _panel_width(product, panel)
     cdef Py_ssize_t rest = _panel_rest(product, panel)
     if _is_copied(product, panel):
-        _pack_panel(b + panel * WIDEST * product.lanes * product.b_column, product.b_row, product.b_column,
+        _pack_panel(b + panel * product.panel_columns * product.b_column, product.b_row, product.b_column,
                     product.depth, rest if rest < width else width, copy, width)
 
 
@@ -279,7 +304,7 @@ cdef void _product_of_block(
     const Steps* steps,
 ) noexcept nogil:
     """c in one panel's columns and some rows, over some of the depth."""
-    cdef Py_ssize_t column = panel * WIDEST * product.lanes, rest = product.columns - column, start_row = 0
+    cdef Py_ssize_t column = panel * product.panel_columns, rest = product.columns - column, start_row = 0
     cdef Py_ssize_t width = _panel_width(product, panel)
     cdef Py_ssize_t b_row = width if _is_copied(product, panel) else product.b_row
     cdef const floating* start = <const floating*>NO_BIAS if bias == NULL else bias + column
@@ -301,7 +326,7 @@ cdef void _product_of_rows(
     floating* c, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     """Rows first to last of c: blocks of them stay in the cache from panel to panel."""
-    cdef Py_ssize_t panel_size = WIDEST * product.lanes * product.depth
+    cdef Py_ssize_t panel_size = product.panel_columns * product.depth
     cdef Py_ssize_t row, rows, panel, depth, k = 0
     cdef Steps steps[MOST_TILES]
     while True:     # once for a depth of 0 as well: then c is the bias
@@ -360,7 +385,7 @@ cdef void _product_of_share(
         _product_of_panels(product, a, b, copies, bias, c, share, shares)
     else:
         for panel in range(product.panels):
-            _copy_panel(product, panel, b, copies + panel * WIDEST * product.lanes * product.depth)
+            _copy_panel(product, panel, b, copies + panel * product.panel_columns * product.depth)
         _product_of_rows(product, a, b, copies, bias, c, product.rows * share // shares,
                          product.rows * (share + 1) // shares)
 

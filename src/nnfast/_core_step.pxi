@@ -22,15 +22,15 @@ cdef void _pack_rows(
 ) noexcept nogil:
     """A thread's rows of a layer's weights into panels and into their transposed copy; the first thread's, the bias."""
     cdef const floating* source = <const floating*><uintptr_t>operation.array
-    cdef Py_ssize_t lanes = _lanes(arena), inputs = operation.inputs, outputs = operation.outputs
-    cdef Py_ssize_t padded = _padded(outputs, lanes), blocks = (inputs + 3) // 4, column = 0, width
+    cdef Py_ssize_t panel_columns = _panel_columns(arena), inputs = operation.inputs, outputs = operation.outputs
+    cdef Py_ssize_t padded = _padded(outputs, arena), blocks = (inputs + 3) // 4, column = 0, width
     cdef Py_ssize_t first = blocks * share // shares * 4, last = blocks * (share + 1) // shares * 4
     cdef floating* rows
     last = last if last < inputs else inputs
     if operation.looks_for_zeros and not _all_finite(source + first * outputs, (last - first) * outputs):
         training.has_odd_weights = True     # whoever writes it writes the same
     while column < padded:
-        width = _width_from(column, padded, lanes)
+        width = _width_from(column, padded, panel_columns)
         rows = arena + operation.weights + column * inputs + first * width
         _pack_panel(source + first * outputs + column, outputs, 1, last - first,
                     width if outputs - column >= width else outputs - column, rows, width)
@@ -41,13 +41,13 @@ cdef void _pack_rows(
         memcpy(arena + operation.bias, <const floating*><uintptr_t>operation.bias_array, outputs * sizeof(arena[0]))
 
 
-cdef Py_ssize_t _tiles(const Training* training, Py_ssize_t lanes) noexcept nogil:
+cdef Py_ssize_t _tiles(const Training* training, Py_ssize_t panel_columns) noexcept nogil:
     """Tiles of weights that are updated."""
     cdef Py_ssize_t place, count = 0
     for place in range(training.count):
         if training.operations[place].code == UPDATE:
             count = count + ((training.operations[place].inputs + TILE_ROWS - 1) // TILE_ROWS
-                             * _panel_count(training.operations[place].outputs, lanes))
+                             * _panel_count(training.operations[place].outputs, panel_columns))
     return count
 
 
@@ -74,7 +74,7 @@ cdef bint _parameters_are_finite(const Training* training, const floating* arena
     for place in range(training.count):
         operation = training.operations + place
         if operation.code == UPDATE or operation.code == BATCH_NORMALIZATION_BACKWARD:
-            padded = _padded(operation.outputs, _lanes(<floating*>arena))
+            padded = _padded(operation.outputs, arena)
             rows = operation.inputs if operation.code == UPDATE else 1
             if not (_all_finite(arena + operation.weights, rows * padded)
                     and _all_finite(arena + operation.bias, padded)):
@@ -136,7 +136,7 @@ cdef void _train_share(Training* training, floating* arena) noexcept nogil:
         _take_step(training, arena, &batch, share, shares)
         if share == 0 and training.optimizer.penalty != 0:
             training.progress.loss += (0.5 * training.optimizer.penalty * batch.rows
-                                       * _total(training.sums_of_squares, _tiles(training, _lanes(arena))))
+                                       * _total(training.sums_of_squares, _tiles(training, _panel_columns(arena))))
         step = step + 1
         if step == training.steps and not training.lost:
             step = 0

@@ -107,7 +107,7 @@ cdef void _gradient_of_block(
     cdef floating* copy = scratch
     cdef floating* gradient = scratch + DEPTH_BLOCK * ROW_BLOCK
     cdef const floating* dy = arena + operation.y
-    cdef Py_ssize_t padded = _padded(operation.outputs, _lanes(arena)), k = 0, depth, column, width
+    cdef Py_ssize_t padded = _padded(operation.outputs, arena), k = 0, depth, column, width
     cdef bint skips_zeros = False
     cdef Steps steps[MOST_TILES]
     while k < batch.rows:
@@ -119,7 +119,7 @@ cdef void _gradient_of_block(
             _find_steps(<const floating*>copy, 1, ROW_BLOCK, rows, depth, steps)
         column = first_column
         while column < last_column:
-            width = _width_from(column, padded, _lanes(arena))
+            width = _width_from(column, padded, _panel_columns(arena))
             _product_of_panel(
                 <const floating*>copy, 1, ROW_BLOCK, dy + k * operation.y_row + column, operation.y_row, depth,
                 <const floating*>gradient if k > 0 else <const floating*>NO_BIAS, width if k > 0 else 0,
@@ -149,17 +149,17 @@ cdef void _update_block(
     """Some rows of the weights, in the columns of a group of panels: gradient, update, transposed copy."""
     cdef floating* gradient = scratch + DEPTH_BLOCK * ROW_BLOCK
     cdef floating* weights
-    cdef Py_ssize_t rows = last - first, padded = _padded(operation.outputs, _lanes(arena)), column = first_column
+    cdef Py_ssize_t rows = last - first, padded = _padded(operation.outputs, arena), column = first_column
     cdef Py_ssize_t width, place, tiles = (operation.inputs + TILE_ROWS - 1) // TILE_ROWS
     _gradient_of_block(training, operation, arena, batch, first, rows, first_column, last_column, looks_for_zeros,
                        scratch)
     while column < last_column:
-        width = _width_from(column, padded, _lanes(arena))
+        width = _width_from(column, padded, _panel_columns(arena))
         place = column * operation.inputs + first * width
         weights = arena + operation.weights + place
         if training.optimizer.penalty != 0:
             _decay(weights, gradient, <floating>training.optimizer.penalty, rows * width, TILE_ROWS * width,
-                   training.sums_of_squares + tiles_before + column // (WIDEST * _lanes(arena)) * tiles
+                   training.sums_of_squares + tiles_before + column // _panel_columns(arena) * tiles
                    + first // TILE_ROWS)
         if training.optimizer.rule == GRADIENT:
             _store_gradient(gradient, rows, width, operation, first, column)
@@ -206,21 +206,21 @@ cdef void _update_bias(
         memcpy(<floating*><uintptr_t>operation.bias_array + first_column, gradient, columns * sizeof(gradient[0]))
     else:
         _update(training.optimizer, batch, gradient, arena + operation.bias + first_column,
-                arena + operation.bias_state + first_column, _padded(operation.outputs, _lanes(arena)), columns)
+                arena + operation.bias_state + first_column, _padded(operation.outputs, arena), columns)
 
 
 cdef inline Py_ssize_t _cost_of_tiles(
-    const Operation* operation, Py_ssize_t column, Py_ssize_t last_column, Py_ssize_t lanes
+    const Operation* operation, Py_ssize_t columns
 ) noexcept nogil:
     """Of a row of tiles in some columns: a transposed copy is an eighth more (0.35 instead of 0.31 microseconds for a
     vector's tile of 784-256-128 at batch 128)."""
-    return _padded(last_column - column, lanes) // lanes * (8 if operation.transposed < 0 else 9)
+    return columns * (8 if operation.transposed < 0 else 9)
 
 
-cdef inline Py_ssize_t _cost(const Operation* operation, Py_ssize_t lanes) noexcept nogil:
+cdef inline Py_ssize_t _cost(const Operation* operation, floating* arena) noexcept nogil:
     """Of all of an update; a bias costs next to nothing."""
     cdef Py_ssize_t tiles = (operation.inputs + TILE_ROWS - 1) // TILE_ROWS
-    return tiles * _cost_of_tiles(operation, 0, operation.outputs, lanes)
+    return tiles * _cost_of_tiles(operation, _padded(operation.outputs, arena))
 
 
 cdef inline Py_ssize_t _clipped(Py_ssize_t x, Py_ssize_t highest) noexcept nogil:
@@ -232,28 +232,28 @@ cdef void _operate_by_tiles(
     const Batch* batch, int share, int shares,
 ) noexcept nogil:
     """A thread's part of the updates: all their rows of tiles, as if they stood in a row, divided by cost."""
-    cdef Py_ssize_t lanes = _lanes(arena), total = 0, position = 0, place, begin, end, column, last_column
+    cdef Py_ssize_t total = 0, position = 0, place, begin, end, column, last_column
     cdef Py_ssize_t tiles_before = 0, tiles, padded, cost, first, last, row
     cdef const Operation* operation
     cdef bint looks_for_zeros
     cdef floating* scratch = arena + training.scratch + share * training.scratch_size
     for place in range(first_operation, last_operation):
-        total = total + _cost(training.operations + place, lanes)
+        total = total + _cost(training.operations + place, arena)
     begin = total * share // shares
     end = total * (share + 1) // shares
     for place in range(first_operation, last_operation):
         operation = training.operations + place
         tiles = (operation.inputs + TILE_ROWS - 1) // TILE_ROWS
-        padded = _padded(operation.outputs, lanes)
+        padded = _padded(operation.outputs, arena)
         # 0 times NaN must be seen. In a fit the loss tells, here nobody looks at it.
         looks_for_zeros = operation.looks_for_zeros != 0 and (
             training.optimizer.rule != GRADIENT or _all_finite(arena + operation.y, batch.rows * operation.y_row))
         column = 0
         while column < padded:
-            last_column = column + training.group * WIDEST * lanes
+            last_column = column + training.group * _panel_columns(arena)
             if last_column > padded:
                 last_column = padded
-            cost = _cost_of_tiles(operation, column, last_column, lanes)
+            cost = _cost_of_tiles(operation, last_column - column)
             # The rows of tiles that begin within this thread's part; with the last one goes the bias.
             first = _clipped((begin - position + cost - 1) // cost if begin > position else 0, tiles)
             last = _clipped((end - position + cost - 1) // cost if end > position else 0, tiles)
@@ -268,4 +268,4 @@ cdef void _operate_by_tiles(
                 row = row + ROW_BLOCK
             position = position + tiles * cost
             column = last_column
-        tiles_before = tiles_before + tiles * _panel_count(operation.outputs, lanes)
+        tiles_before = tiles_before + tiles * _panel_count(operation.outputs, _panel_columns(arena))

@@ -179,9 +179,9 @@ class _Layout:
         self.operations["weights"][is_backward] += self.kept
 
     def padded(self, columns: int) -> int:
-        """Columns in whole vectors."""
-        vector: int = self._kernels.VECTOR
-        return -(-columns // vector) * vector
+        """Columns in whole grains."""
+        grain: int = self._kernels.PANEL_GRAIN
+        return -(-columns // grain) * grain
 
     def scratch_size(self, block_rows: int, group_columns: int) -> int:
         """Elements that each thread needs for itself.
