@@ -212,6 +212,34 @@ def test_stopped_on_the_way_the_weights_are_those_of_the_last_finished_epoch(dat
     network.fit(x, t)               # and the network can be used again
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("row", [0, 9, 22])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("first", [[], [Dropout(0.99)], [BatchNormalization(4)], [Relu()]], ids=["Affine", "Dropout", "BatchNormalization", "Relu"])
+def test_data_that_are_not_finite_are_refused_wherever_they_are_and_leave_no_trace(data, first, value, row, shuffle):
+    x, t = data
+    network = Network([*copy.deepcopy(first), Affine(4, 8), Relu(), Affine(8, 2)], seed=0, dtype="float64")
+    x[row, 2] = value
+    optimizer, before = Momentum(0.01), copy.deepcopy(network.state())
+    drawn = network.generator.bit_generator.state
+    with pytest.raises(ValueError, match=rf"^x contains NaN or infinity \(first at row {row}, column 2\)$"):
+        network.fit(x, t, epochs=3, batch_size=11, optimizer=optimizer, shuffle=shuffle)
+    for array, old in zip(network.state(), before, strict=True):
+        np.testing.assert_array_equal(array, old)
+    assert not any(state.any() for state in optimizer.v.values())
+    assert network.generator.bit_generator.state == drawn
+
+
+def test_data_beyond_the_networks_dtype_are_refused(data):
+    x, t = data
+    x[7, 1] = 1e300
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(ValueError, match=r"^x contains NaN or infinity \(first at row 7, column 1\)$"),
+    ):
+        Network([Affine(4, 8), Relu(), Affine(8, 2)]).fit(x, t)
+
+
 def test_a_learning_rate_that_overflows_is_named_with_epoch_and_step(data):
     x, t = data
     network = make_network()

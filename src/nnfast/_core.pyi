@@ -112,7 +112,7 @@ def train(
     order: NDArray[int64], keys: NDArray[uint64], optimizer: NDArray[void], losses: NDArray[float64],
     correct: NDArray[int32], sums_of_squares: NDArray[float64], finished: Floats, epoch_losses: NDArray[float64],
     epoch_correct: NDArray[int64], progress: NDArray[void], size: int, batch_size: int, block_rows: int, group: int,
-    scratch: int, scratch_size: int, seconds: float, num_threads: int,
+    scratch: int, scratch_size: int, checks_data: bool, seconds: float, num_threads: int,
 ) -> None: ...
 
 # Inference: x (B, I) of either dtype, y (B, O)

@@ -223,8 +223,29 @@ def dropout_mask(uint64_t key, double ratio, uint8_t[::1] mask):
         mask[i] = _is_kept(key, <uint32_t>i, <float>ratio)
 
 
+cdef void _check_rows(
+    Training* training, const floating* x, Py_ssize_t x_row, Py_ssize_t rows
+) noexcept nogil:
+    """Note if a row of the data, which has just been read, is not finite: then some sum of x * 0 is not 0.
+
+    Beforehand, for all of the data, looking took 5 to 8 of each step's 116 microseconds in two epochs of 784-50-10.
+    """
+    cdef floating sums[2 * LANES]
+    cdef Py_ssize_t row, i, j, n = training.inputs
+    memset(sums, 0, sizeof(sums))
+    for row in range(rows):
+        for i in range(n // (2 * LANES)):
+            for j in range(2 * LANES):
+                sums[j] += x[row * x_row + i * 2 * LANES + j] * 0
+        for j in range(n % (2 * LANES)):
+            sums[j] += x[row * x_row + n - n % (2 * LANES) + j] * 0
+    for j in range(2 * LANES):
+        if sums[j] != 0:    # NaN is not, either
+            training.has_odd_data = True    # whoever writes it writes the same
+
+
 cdef void _operate_on_rows(
-    const Training* training, const Operation* operation, floating* arena, floating* scratch, const Batch* batch,
+    Training* training, const Operation* operation, floating* arena, floating* scratch, const Batch* batch,
     Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     """One operation on some rows of the batch."""
@@ -234,6 +255,8 @@ cdef void _operate_on_rows(
     cdef Py_ssize_t code = operation.code, x_row = operation.x_row
     if code == GATHER:
         _gather(training, batch.first + first, rows, 0, training.inputs, y, operation.y_row)
+        if training.checks_data:
+            _check_rows(training, y, operation.y_row, rows)
     elif code == PRODUCT:
         if operation.x < 0 and training.order == NULL and not training.converts:
             x = <const floating*>training.x + (batch.first + first) * training.inputs
@@ -241,6 +264,8 @@ cdef void _operate_on_rows(
         elif operation.x < 0:
             _gather(training, batch.first + first, rows, 0, training.inputs, scratch, x_row)
             x = scratch
+        if operation.x < 0 and training.checks_data:
+            _check_rows(training, x, x_row, rows)
         _panels_product(x, x_row, rows, operation.inputs, arena + operation.weights,
                         <const floating*>NULL if operation.bias < 0 else arena + operation.bias,
                         _padded(operation.outputs, y), y, operation.y_row,
@@ -299,7 +324,7 @@ cdef void _operate_on_row(
 
 
 cdef void _operate_by_rows(
-    const Training* training, Py_ssize_t first_operation, Py_ssize_t last_operation, floating* arena,
+    Training* training, Py_ssize_t first_operation, Py_ssize_t last_operation, floating* arena,
     const Batch* batch, int share, int shares,
 ) noexcept nogil:
     """A thread's rows through a run of row operations."""

@@ -76,7 +76,7 @@ cdef struct Progress:
     int64_t epoch, step         # the next ones
     int64_t correct             # rows classified right
     double loss                 # summed over rows
-    int64_t is_finite           # the last loss and, at the end of an epoch, the weights
+    int64_t is_finite           # the data, if they are checked, the last loss and, at the end of an epoch, the weights
 
 cdef struct Training:
     const Operation* operations
@@ -105,6 +105,8 @@ cdef struct Training:
     bint stops
     bint lost                   # the last loss is not finite; nobody changes it while others may read it
     bint has_odd_weights        # some weight that was packed is NaN or infinite
+    bint checks_data            # whether it is finite: in the first epoch, which sees all of it
+    bint has_odd_data           # it is not
     double deadline
     nnfast_barrier barrier
 

@@ -63,7 +63,7 @@ cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
     for row in range(batch.rows):
         progress.correct += training.correct[row]
     progress.step += 1
-    progress.is_finite = loss - loss == 0
+    progress.is_finite = loss - loss == 0 and not training.has_odd_data
     training.lost = not progress.is_finite
     training.stops = training.lost or nnfast_clock() > training.deadline
 
@@ -169,6 +169,7 @@ def train(
     Py_ssize_t group,               # panels of weights that are updated at a time
     Py_ssize_t scratch,             # where in the arena each thread has memory of its own
     Py_ssize_t scratch_size,        # how much
+    bint checks_data,               # whether it is finite
     double seconds,                 # after which to return
     int num_threads,
 ):
@@ -191,6 +192,7 @@ def train(
     training.batch_size, training.steps = batch_size, (x.shape[0] + batch_size - 1) // batch_size
     training.block_rows, training.group = block_rows, group
     training.scratch, training.scratch_size = scratch, scratch_size
+    training.checks_data = checks_data
     training.deadline = nnfast_clock() + seconds
     with nogil:
         if num_threads == 1:

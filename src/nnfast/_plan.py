@@ -361,7 +361,7 @@ class PlanBase:
 
     def _run(
         self, x: np.ndarray, t: np.ndarray, orders: np.ndarray, keys: np.ndarray, settings: np.ndarray,
-        losses: np.ndarray, correct: np.ndarray, progress: np.ndarray, batch_size: int,
+        losses: np.ndarray, correct: np.ndarray, progress: np.ndarray, batch_size: int, checks_data: bool = False,
     ) -> None:
         """Steps in compiled code, for at most `_SECONDS`."""
         nothing = np.empty((0, 0), self._arena.dtype)
@@ -373,7 +373,7 @@ class PlanBase:
                 x, self._layout.operations, self._arena, labels, targets, orders, keys, settings,
                 self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
                 self._layout.kept, batch_size, self._block_rows, self._group, self._scratch,
-                self._scratch_size, _SECONDS, min(threads, _threads.get_num_threads()),
+                self._scratch_size, checks_data, _SECONDS, min(threads, _threads.get_num_threads()),
             )
 
     def _settings(self, rule: str) -> np.ndarray:
@@ -418,11 +418,14 @@ class Plan(PlanBase):
     def __init__(self, network: "Network", optimizer: Any, batch_size: int) -> None:
         super().__init__(network, len(optimizer._states), batch_size)
         self.optimizer = optimizer
+        self._has_seen_data = False     # and found them finite
 
     def train(
         self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Train on all rows for some epochs, the first of which has a number; `told` hears of every so many steps.
+
+        x may hold NaN or infinity: the first epoch looks at each row when it reads it, and refuses them.
 
         Returns by epoch the sum of the rows' losses, and how many were classified right. Stopped on the way by an
         exception, everything is as after the last finished epoch.
@@ -440,9 +443,11 @@ class Plan(PlanBase):
             settings = self._optimizer_settings()
             while progress["epoch"] < epochs:
                 taken = progress["epoch"][0] * steps + progress["step"][0]
-                self._run(x, t, orders, keys, settings, losses, correct, progress, self._batch_size)
+                self._run(x, t, orders, keys, settings, losses, correct, progress, self._batch_size,
+                          not self._has_seen_data)
                 told(int(progress["epoch"][0] * steps + progress["step"][0] - taken))
                 if not progress["is_finite"]:
+                    _validation.all_finite("x", x.astype(self._arena.dtype, copy=False))
                     number += int(progress["epoch"][0])
                     _validation.loss_is_finite(float(progress["loss"][0]), number, int(progress["step"][0]), self.optimizer)
                     _validation.weights_are_finite(self._parameters(), number, self.optimizer)
@@ -453,6 +458,7 @@ class Plan(PlanBase):
             if finished:
                 self._store(self._finished if self._finished.size else self._arena, finished * steps)
             raise
+        self._has_seen_data = True
         self._store(self._arena, epochs * steps)
         return losses, correct
 

@@ -127,7 +127,8 @@ def fit(
     epochs = _validation.check_count("epochs", epochs)
     batch_size = _validation.check_count("batch_size", batch_size)
     optimizer = SGD() if optimizer is None else _validation.has_methods("optimizer", optimizer, ("update",))
-    rows, targets = training_data(network, x, t, "x", "t")
+    is_planned = _plan.obstacle(network, optimizer) is None
+    rows, targets = training_data(network, x, t, "x", "t", is_checked_later=is_planned)
     if validation_data is not None:
         validation_data = _validation.pair("validation_data", validation_data)
         training_data(network, *validation_data, "validation_data[0]", "validation_data[1]")
@@ -138,23 +139,27 @@ def fit(
         network.is_fitting = True
     try:
         with limited:
-            return _train(network, rows, targets, epochs, batch_size, optimizer, validation_data, bool(shuffle),
-                          callbacks, _validation.check_count("verbose", int(verbose), 0), progress)
+            return _train(network, is_planned, rows, targets, epochs, batch_size, optimizer, validation_data,
+                          bool(shuffle), callbacks, _validation.check_count("verbose", int(verbose), 0), progress)
     finally:
         network.is_fitting = False
 
 
 def training_data(
-    network: "Network", x: ArrayLike, t: ArrayLike, x_name: str, t_name: str
+    network: "Network", x: ArrayLike, t: ArrayLike, x_name: str, t_name: str, *, is_checked_later: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the network's dtype, finite, and targets as `Network.training_step` takes them."""
+    """Rows of the network's dtype, finite, and targets as `Network.training_step` takes them.
+
+    A plan checks later, when it has a row in the cache, whether it is finite.
+    """
     if network.inputs is None:
         rows = _validation.rows(x_name, x, network.dtype, None, "")
     else:
         first = type(next(iter(network.layers.values()))).__name__
         rows = _validation.rows(x_name, x, network.dtype, network.inputs, f"layer 1 ({first})")
     _validation.not_empty(x_name, rows)
-    _validation.all_finite(x_name, rows)
+    if not is_checked_later:
+        _validation.all_finite(x_name, rows)
     if not hasattr(network.last_layer, "prepare"):
         targets = np.asarray(t)
         _validation.same_length(targets, rows.shape[0], t_name, x_name)
@@ -164,14 +169,14 @@ def training_data(
 
 
 def _train(
-    network: "Network", x: np.ndarray, t: np.ndarray, epochs: int, batch_size: int, optimizer: Any,
+    network: "Network", is_planned: bool, x: np.ndarray, t: np.ndarray, epochs: int, batch_size: int, optimizer: Any,
     validation_data: tuple[ArrayLike, ArrayLike] | None, shuffle: bool,
     callbacks: list[Callable[[Epoch], bool | None]], verbose: int, progress: bool,
 ) -> History:
     history = History()
     steps = -(-x.shape[0] // batch_size)
     with _progress_bar(progress, epochs * steps) as bar:
-        if _plan.obstacle(network, optimizer) is None:
+        if is_planned:
             is_watched = bool(verbose or callbacks or validation_data)
             results = _planned(network, x, t, epochs, batch_size, optimizer, shuffle, is_watched, bar)
         else:
