@@ -158,7 +158,7 @@ class _Layout:
     def __init__(self, network: "Network", states: int, batch_size: int, packs: bool) -> None:
         self.kept = 0       # elements of what outlives a step: parameters, states and statistics
         self.size = 0       # and of all the rest, which follows it
-        self._list: list[np.ndarray] = []
+        self._list: list[dict[str, float]] = []
         self.trained: list[Trained] = []
         self.statistics: list[tuple[BatchNormalization, int]] = []
         self.dropouts = 0
@@ -171,7 +171,8 @@ class _Layout:
         self._batch_size = batch_size
         inputs: Any = network.inputs    # known: it would have been an obstacle
         self._lay_out(list(network.layers.values()), inputs, network.last_layer)
-        self.operations = np.array(self._list)
+        self.operations = np.array(
+            [tuple(one.get(name, 0) for name in _OPERATION.names or ()) for one in self._list], _OPERATION)
         for name in ("x", "y", "transposed", "normalized"):
             offsets = self.operations[name]
             offsets[offsets >= 0] += self.kept
@@ -216,14 +217,14 @@ class _Layout:
 
     def _operation(
         self, code: str, y: _Rows, outputs: int, x: _Rows | None = None, setting: float = 0, **fields: int
-    ) -> np.ndarray:
-        operation = np.zeros((), _OPERATION)
-        operation["code"], operation["outputs"], operation["setting"] = self._kernels.OPERATION_CODES[code], outputs, setting
-        operation["y"], operation["y_row"] = y.offset, y.stride
+    ) -> dict[str, float]:
+        """An operation by its fields; those that are left out are 0."""
+        operation = {
+            "code": self._kernels.OPERATION_CODES[code], "outputs": outputs, "setting": setting, "y": y.offset,
+            "y_row": y.stride, **fields,
+        }
         if x is not None:
-            operation["x"], operation["x_row"] = x.offset, x.stride
-        for name, value in fields.items():
-            operation[name] = value
+            operation |= {"x": x.offset, "x_row": x.stride}
         return operation
 
     def _add(self, *arguments: Any, **fields: Any) -> None:
@@ -251,7 +252,7 @@ class _Layout:
             rows, width = links[-1].y, links[-1].outputs
         gradient = self._rows(width)
         self._add(_LOSSES[type(loss)], gradient, width, rows)
-        updates: list[np.ndarray] = []
+        updates: list[dict[str, float]] = []
         for link in reversed(links[first:]):
             gradient = self._backward(link, gradient, updates, passes_on=link is not links[first])
         self._list += updates
@@ -301,7 +302,7 @@ class _Layout:
         link.y = replace(link.y, is_needed=True)
         return link
 
-    def _backward(self, link: _Link, gradient: _Rows, updates: list[np.ndarray], *, passes_on: bool) -> _Rows:
+    def _backward(self, link: _Link, gradient: _Rows, updates: list[dict[str, float]], *, passes_on: bool) -> _Rows:
         """Add a layer's backward operation and its update; returns where the gradient is that it passes on."""
         layer, fields = link.layer, link.fields
         if isinstance(layer, Affine):
