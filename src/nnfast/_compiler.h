@@ -55,6 +55,13 @@
 #define NNFAST_WIDEST 2
 #endif
 
+/* Fetch a cache line into the L2 cache. */
+#if defined(__GNUC__)
+#define NNFAST_PREFETCH(address) __builtin_prefetch((address), 0, 2)
+#else
+#define NNFAST_PREFETCH(address) ((void)0)
+#endif
+
 #if defined(_OPENMP)
 #define NNFAST_OPENMP _OPENMP
 #else

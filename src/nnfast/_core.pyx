@@ -31,6 +31,7 @@ cdef extern from "_compiler.h" nogil:
     float nnfast_float_from_bits(int32_t bits)
     double nnfast_double_from_bits(int64_t bits)
     int nnfast_any_row(const uint8_t* flags)
+    void nnfast_prefetch "NNFAST_PREFETCH" (const void* address)
     unsigned int nnfast_octet(const uint8_t* flags)
     enum:
         TILE_ROWS "NNFAST_TILE_ROWS"

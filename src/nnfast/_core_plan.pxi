@@ -83,7 +83,8 @@ cdef struct Training:
     Py_ssize_t count
     const void* x               # data, contiguous rows
     bint converts               # they are of the other dtype
-    Py_ssize_t inputs
+    Py_ssize_t inputs, row_bytes
+    bint fetches_ahead          # rows of the next batch, during an update
     const int64_t* order        # rows of the data, batch after batch, epoch after epoch; NULL: as they come
     const int64_t* labels       # of all the data
     const void* targets         # likewise, where the loss takes no labels

@@ -184,6 +184,8 @@ def train(
     training.keys = &keys[0, 0] if keys.shape[1] else NULL
     training.dropouts = keys.shape[1]
     training.order = &order[0, 0] if order.shape[1] else NULL
+    training.row_bytes = x.shape[1] * <Py_ssize_t>sizeof(x[0, 0])
+    training.fetches_ahead = order.shape[1] > 0 and x.shape[0] * training.row_bytes > FETCHED_FROM
     training.epochs, training.optimizer = order.shape[0], &optimizer[0]
     training.losses, training.correct, training.sums_of_squares = &losses[0], &correct[0], &sums_of_squares[0]
     training.finished, training.size = &finished[0] if finished.shape[0] else NULL, size

@@ -223,6 +223,45 @@ cdef inline Py_ssize_t _cost(const Operation* operation, floating* arena) noexce
     return tiles * _cost_of_tiles(operation, _padded(operation.outputs, arena))
 
 
+# Rows of the next batch that a thread fetches into its L2 cache while it updates weights, where the data are larger than
+# that cache: scattered over them, they come too slowly for the product that reads them (784-50-10 on MNIST: 162 instead
+# of 170 microseconds a step on one core, 105 instead of 110 on two). So many bytes of them leave room for weights.
+cdef enum:
+    FETCHED_BYTES = 1 << 18
+    FETCHED_FROM = 1 << 20      # bytes of data
+
+cdef struct Ahead:
+    Py_ssize_t first, rows      # of the order; fetched so far
+    Py_ssize_t fetched
+
+
+cdef inline Ahead _rows_ahead(const Training* training, const Batch* batch, int share, int shares) noexcept nogil:
+    """The rows that this thread will take of the next batch."""
+    cdef Ahead ahead
+    cdef Py_ssize_t first = batch.first + batch.rows, rows = training.rows - first % training.rows
+    memset(&ahead, 0, sizeof(ahead))
+    if training.fetches_ahead and first < training.rows * training.epochs:
+        rows = training.batch_size if rows > training.batch_size else rows
+        ahead.first = first + rows * share // shares
+        ahead.rows = first + rows * (share + 1) // shares - ahead.first
+        if ahead.rows * training.row_bytes > FETCHED_BYTES:
+            ahead.rows = FETCHED_BYTES // training.row_bytes
+    return ahead
+
+
+cdef void _fetch(const Training* training, Ahead* ahead, Py_ssize_t rows) noexcept nogil:
+    """Fetch until it is so many rows."""
+    cdef const char* row
+    cdef Py_ssize_t byte
+    while ahead.fetched < rows and ahead.fetched < ahead.rows:
+        row = <const char*>training.x + training.order[ahead.first + ahead.fetched] * training.row_bytes
+        byte = 0
+        while byte < training.row_bytes:
+            nnfast_prefetch(row + byte)
+            byte = byte + 64
+        ahead.fetched += 1
+
+
 cdef inline Py_ssize_t _clipped(Py_ssize_t x, Py_ssize_t highest) noexcept nogil:
     return 0 if x < 0 else highest if x > highest else x
 
@@ -233,9 +272,10 @@ cdef void _operate_by_tiles(
 ) noexcept nogil:
     """A thread's part of the updates: all their rows of tiles, as if they stood in a row, divided by cost."""
     cdef Py_ssize_t total = 0, position = 0, place, begin, end, column, last_column
-    cdef Py_ssize_t tiles_before = 0, tiles, padded, cost, first, last, row
+    cdef Py_ssize_t tiles_before = 0, tiles, padded, cost, first, last, row, block_end
     cdef const Operation* operation
     cdef bint looks_for_zeros
+    cdef Ahead ahead = _rows_ahead(training, batch, share, shares)
     cdef floating* scratch = arena + training.scratch + share * training.scratch_size
     for place in range(first_operation, last_operation):
         total = total + _cost(training.operations + place, arena)
@@ -262,10 +302,12 @@ cdef void _operate_by_tiles(
             row = first * TILE_ROWS
             last = last * TILE_ROWS if last < tiles else operation.inputs
             while row < last:
-                _update_block(training, operation, arena, batch, row,
-                              last if last - row < ROW_BLOCK else row + ROW_BLOCK, column, last_column, tiles_before,
+                block_end = last if last - row < ROW_BLOCK else row + ROW_BLOCK
+                _fetch(training, &ahead,
+                       ahead.rows * (position + block_end * cost // TILE_ROWS - begin) // (end - begin))
+                _update_block(training, operation, arena, batch, row, block_end, column, last_column, tiles_before,
                               looks_for_zeros, scratch)
-                row = row + ROW_BLOCK
+                row = block_end
             position = position + tiles * cost
             column = last_column
         tiles_before = tiles_before + tiles * _panel_count(operation.outputs, _panel_columns(arena))
