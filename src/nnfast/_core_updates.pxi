@@ -94,42 +94,6 @@ cdef void _decay(
         first = first + tile
 
 
-cdef void _gradient_of_block(
-    const Training* training, const Operation* operation, floating* arena, const Batch* batch,
-    Py_ssize_t first, Py_ssize_t rows, Py_ssize_t first_column, Py_ssize_t last_column, bint looks_for_zeros,
-    floating* scratch,
-) noexcept nogil:
-    """The gradient x.T @ dy of some rows of the weights, in the columns of a group of panels, panel after panel.
-
-    Those columns of x are copied first, into memory of this thread's own: half of what is in them was written by
-    other threads, or is scattered over the data, and comes too slowly for a tile that waits for it line by line.
-    """
-    cdef floating* copy = scratch
-    cdef floating* gradient = scratch + DEPTH_BLOCK * ROW_BLOCK
-    cdef const floating* dy = arena + operation.y
-    cdef Py_ssize_t padded = _padded(operation.outputs, arena), k = 0, depth, column, width
-    cdef bint skips_zeros = False
-    cdef Steps steps[MOST_TILES]
-    while k < batch.rows:
-        depth = batch.rows - k if batch.rows - k < DEPTH_BLOCK else DEPTH_BLOCK
-        _copy_columns(training, operation, arena, batch, first, rows, k, depth, copy)
-        if looks_for_zeros:
-            skips_zeros = _has_zeros(<const floating*>copy, 1, ROW_BLOCK, rows, depth)
-        if skips_zeros:
-            _find_steps(<const floating*>copy, 1, ROW_BLOCK, rows, depth, steps)
-        column = first_column
-        while column < last_column:
-            width = _width_from(column, padded, _panel_columns(arena))
-            _product_of_panel(
-                <const floating*>copy, 1, ROW_BLOCK, dy + k * operation.y_row + column, operation.y_row, depth,
-                <const floating*>gradient if k > 0 else <const floating*>NO_BIAS, width if k > 0 else 0,
-                gradient, width, rows, width, steps if skips_zeros else NULL)
-            gradient = gradient + width * ROW_BLOCK
-            column = column + width
-        gradient = gradient - (last_column - first_column) * ROW_BLOCK
-        k = k + depth
-
-
 cdef void _store_gradient(
     const floating* gradient, Py_ssize_t rows, Py_ssize_t width, const Operation* operation, Py_ssize_t first,
     Py_ssize_t column,
@@ -141,36 +105,66 @@ cdef void _store_gradient(
         memcpy(target + row * operation.outputs, gradient + row * width, columns * sizeof(target[0]))
 
 
+cdef void _update_panel(
+    const Training* training, const Operation* operation, floating* arena, const Batch* batch,
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t column, Py_ssize_t width, Py_ssize_t tiles_before, floating* gradient,
+) noexcept nogil:
+    """Some rows of one panel of the weights, and of their transposed copy, from their gradient."""
+    cdef Py_ssize_t rows = last - first, place = column * operation.inputs + first * width
+    cdef Py_ssize_t tiles = (operation.inputs + TILE_ROWS - 1) // TILE_ROWS
+    cdef floating* weights = arena + operation.weights + place
+    if training.optimizer.penalty != 0:
+        _decay(weights, gradient, <floating>training.optimizer.penalty, rows * width, TILE_ROWS * width,
+               training.sums_of_squares + tiles_before + column // _panel_columns(arena) * tiles + first // TILE_ROWS)
+    if training.optimizer.rule == GRADIENT:
+        _store_gradient(gradient, rows, width, operation, first, column)
+        return
+    _update(training.optimizer, batch, gradient, weights, arena + operation.state + place,
+            operation.inputs * _padded(operation.outputs, arena), rows * width)
+    if operation.transposed >= 0:
+        _transpose_rows(weights, first, last, width, column, operation.outputs, operation.inputs,
+                        arena + operation.transposed)
+
+
 cdef void _update_block(
     const Training* training, const Operation* operation, floating* arena, const Batch* batch,
     Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_column, Py_ssize_t last_column, Py_ssize_t tiles_before,
     bint looks_for_zeros, floating* scratch,
 ) noexcept nogil:
-    """Some rows of the weights, in the columns of a group of panels: gradient, update, transposed copy."""
-    cdef floating* gradient = scratch + DEPTH_BLOCK * ROW_BLOCK
-    cdef floating* weights
-    cdef Py_ssize_t rows = last - first, padded = _padded(operation.outputs, arena), column = first_column
-    cdef Py_ssize_t width, place, tiles = (operation.inputs + TILE_ROWS - 1) // TILE_ROWS
-    _gradient_of_block(training, operation, arena, batch, first, rows, first_column, last_column, looks_for_zeros,
-                       scratch)
-    while column < last_column:
-        width = _width_from(column, padded, _panel_columns(arena))
-        place = column * operation.inputs + first * width
-        weights = arena + operation.weights + place
-        if training.optimizer.penalty != 0:
-            _decay(weights, gradient, <floating>training.optimizer.penalty, rows * width, TILE_ROWS * width,
-                   training.sums_of_squares + tiles_before + column // _panel_columns(arena) * tiles
-                   + first // TILE_ROWS)
-        if training.optimizer.rule == GRADIENT:
-            _store_gradient(gradient, rows, width, operation, first, column)
-        else:
-            _update(training.optimizer, batch, gradient, weights, arena + operation.state + place,
-                    operation.inputs * padded, rows * width)
-        if operation.transposed >= 0 and training.optimizer.rule != GRADIENT:
-            _transpose_rows(weights, first, last, width, column, operation.outputs, operation.inputs,
-                            arena + operation.transposed)
-        gradient = gradient + width * ROW_BLOCK
-        column = column + width
+    """Some rows of the weights, in the columns of a group of panels, one panel after the other: gradient x.T @ dy, update.
+
+    Those columns of x are copied first, into memory of this thread's own: half of what is in them was written by
+    other threads, or is scattered over the data, and comes too slowly for a tile that waits for it line by line. With
+    more rows than DEPTH_BLOCK, gradients are summed up in several passes, and used in the last.
+    """
+    cdef floating* copy = scratch
+    cdef floating* gradient
+    cdef const floating* dy = arena + operation.y
+    cdef Py_ssize_t rows = last - first, padded = _padded(operation.outputs, arena), k = 0, depth, column, width
+    cdef bint skips_zeros = False, is_last_pass = False
+    cdef Steps steps[MOST_TILES]
+    while not is_last_pass:
+        depth = batch.rows - k if batch.rows - k < DEPTH_BLOCK else DEPTH_BLOCK
+        is_last_pass = k + depth == batch.rows
+        _copy_columns(training, operation, arena, batch, first, rows, k, depth, copy)
+        if looks_for_zeros:
+            skips_zeros = _has_zeros(<const floating*>copy, 1, ROW_BLOCK, rows, depth)
+        if skips_zeros:
+            _find_steps(<const floating*>copy, 1, ROW_BLOCK, rows, depth, steps)
+        gradient = scratch + DEPTH_BLOCK * ROW_BLOCK
+        column = first_column
+        while column < last_column:
+            width = _width_from(column, padded, _panel_columns(arena))
+            _product_of_panel(
+                <const floating*>copy, 1, ROW_BLOCK, dy + k * operation.y_row + column, operation.y_row, depth,
+                <const floating*>gradient if k > 0 else <const floating*>NO_BIAS, width if k > 0 else 0,
+                gradient, width, rows, width, steps if skips_zeros else NULL)
+            if is_last_pass:
+                _update_panel(training, operation, arena, batch, first, last, column, width, tiles_before, gradient)
+            if batch.rows > DEPTH_BLOCK:
+                gradient = gradient + width * ROW_BLOCK
+            column = column + width
+        k = k + depth
 
 
 cdef void _sum_vector(const floating* x, Py_ssize_t x_row, Py_ssize_t rows, floating* sums) noexcept nogil:
