@@ -20,7 +20,7 @@
 /* A tile is TILE_ROWS rows by one or more grains of columns, up to WIDEST times FLOAT_LANES or DOUBLE_LANES: whole
  * vectors but, with AVX-512 and float32, a grain is half a vector (50 columns then cost 56, not 64: 80 instead of 89
  * microseconds for 96 x 784 x 50; half a vector of AVX2 gains nothing). On the baseline a lane count of 4 is two vectors
- * of float64. More rows spill with GCC 12: 12 rows of one vector ran at 31 GFLOP/s instead of 103 (v4). x W on one core
+ * of float64, and so it is with NEON, where 8 are two vectors of float32. More rows spill with GCC 12: 12 rows of one vector ran at 31 GFLOP/s instead of 103 (v4). x W on one core
  * of a Zen 4, depth 1024, GFLOP/s of a peak of 116 in float32 and 58 in float64 (half of that without FMA, on the
  * baseline), by width in grains:
  *
@@ -28,6 +28,9 @@
  *   v4        8 rows            82  112  111  113  105  114              55   56   56
  *   v3        4 rows            56  101  111                             27   49   55
  *   baseline  4 rows            28   36                                  22   19
+ *
+ * NEON's is chosen by the code that GCC 12 makes (4 rows of four vectors: 16 fused multiply-adds to 6 loads, nothing
+ * stored; with six vectors the sums go to memory), and has run in an emulator only.
  */
 #if defined(__AVX512F__)
 #define NNFAST_ISA "v4"
@@ -45,6 +48,14 @@
 #define NNFAST_FLOAT_GRAIN 8
 #define NNFAST_DOUBLE_GRAIN 4
 #define NNFAST_WIDEST 3
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define NNFAST_ISA "neon"
+#define NNFAST_TILE_ROWS 4
+#define NNFAST_FLOAT_LANES 8
+#define NNFAST_DOUBLE_LANES 4
+#define NNFAST_FLOAT_GRAIN 4
+#define NNFAST_DOUBLE_GRAIN 4
+#define NNFAST_WIDEST 2
 #else
 #define NNFAST_ISA "baseline"
 #define NNFAST_TILE_ROWS 4

@@ -1,6 +1,7 @@
 """Picks the compiled build once, and hands out its kernels by dtype; the only importer of `_core*`.
 
-`NNFAST_ISA` (baseline, v3 or v4) forces a build, and importing fails when it is not there or cannot run.
+`NNFAST_ISA` (on x86-64 baseline, v3 or v4, on arm64 neon) forces a build, and importing fails when it is not there or
+cannot run.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from nnfast import _core
 
 _OF_A_DTYPE = {"VECTOR", "PANEL_GRAIN"}     # constants that are dicts from the name of a dtype
 
-_LEVELS = {"v4": 4, "v3": 3, "baseline": 0}
+_LEVELS = {"v4": 4, "v3": 3, _core.ISA: 0}     # _core: baseline, or neon
 
 
 def _load(isa: str) -> ModuleType:
@@ -80,7 +81,7 @@ def specialised(build: ModuleType, dtype: np.dtype) -> SimpleNamespace:
 _build = _choose()
 
 ISA: str = _build.ISA
-"""Instruction set of the build in use: baseline, v3 or v4."""
+"""Instruction set of the build in use: baseline, v3, v4 or neon."""
 
 OPENMP: int = _build.OPENMP
 """Version of OpenMP as its year and month, 0 when the build has none."""
