@@ -153,6 +153,21 @@ def test_the_books_networks(rng, make):
     assert network.last_layer.t is t
 
 
+def test_the_books_dropout_draws_its_masks_from_numpy_and_leaves_them(rng):
+    x, targets = data(rng)
+    network = MultiLayerNetExtend(20, [8, 7], 5, use_dropout=True, use_batchnorm=True)
+    t = targets_for(SoftmaxWithLoss, targets)
+    for rows in (len(x), 3):
+        np.random.seed(5)
+        expected, twin = layer_by_layer(network, x[:rows], t[:rows])
+        np.random.seed(5)
+        found = network.gradient(x[:rows], t[:rows])
+        assert network._gradient_plans._plan is not None
+        assert_gradients(found, expected, 1e-12)
+        for name in ("Dropout1", "Dropout2"):
+            np.testing.assert_array_equal(network.layers[name].mask, twin.layers[name].mask)
+
+
 def test_gradients_are_new_arrays_as_long_as_somebody_holds_them(rng):
     network = Network([Affine(300, 200), Relu(), Affine(200, 3)], seed=1)
     x, t = rng.standard_normal((20, 300)), rng.integers(0, 3, 20)

@@ -253,7 +253,8 @@ def test_a_hundred_layers_train_as_one_by_one(monkeypatch, rng):
     lambda: TwoLayerNet(20, 7, 5),
     lambda: MultiLayerNet(20, [9, 8], 5, activation="sigmoid", weight_decay_lambda=0.1),
     lambda: MultiLayerNetExtend(20, [9], 5, weight_decay_lambda=0.2, use_batchnorm=True),
-], ids=["TwoLayerNet", "MultiLayerNet", "MultiLayerNetExtend"])
+    lambda: MultiLayerNetExtend(20, [9, 17], 5, use_dropout=True, dropout_ration=0.3),
+], ids=["TwoLayerNet", "MultiLayerNet", "MultiLayerNetExtend", "Dropout"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_books_networks_train_as_one_by_one(each_build, monkeypatch, rng, make, threads):
     with_threads(monkeypatch, threads)
@@ -266,6 +267,28 @@ def test_the_books_networks_train_as_one_by_one(each_build, monkeypatch, rng, ma
         return network
 
     assert_both_ways_agree(monkeypatch, seeded, x, targets[SoftmaxWithLoss], 1e-11)
+
+
+@pytest.mark.parametrize("bytes_at_a_time", [1, 700, 1 << 22])
+@pytest.mark.parametrize("batch_size", [1, 10, 23, 40])
+def test_the_books_masks_come_step_by_step_however_many_are_drawn_at_a_time(monkeypatch, rng, batch_size, bytes_at_a_time):
+    monkeypatch.setattr(_plan, "_MASK_BYTES", bytes_at_a_time)
+    x, targets = data(rng)
+
+    def seeded():
+        np.random.seed(3)
+        network = MultiLayerNetExtend(20, [9, 17], 5, use_dropout=True)
+        network.generator = network.layers["Dropout1"].generator = np.random.default_rng(2)     # and some from keys
+        return network
+
+    left = []
+    for planned in (False, True):
+        network, *_ = trained(monkeypatch, seeded, x, targets[SoftmaxWithLoss], planned=planned, epochs=3,
+                              batch_size=batch_size)
+        left.append((network.params, np.random.rand()))     # and as many were drawn
+    for key, array in left[0][0].items():
+        np.testing.assert_allclose(left[1][0][key], array, rtol=0, atol=1e-12, err_msg=key)
+    assert left[0][1] == left[1][1]
 
 
 def test_weight_decay_is_part_of_the_loss_that_is_told(monkeypatch, rng):
@@ -369,6 +392,12 @@ def tied():
     return [affine, Affine(affine.W, np.zeros(5, np.float32))]
 
 
+def own_generator():
+    network = Network([Affine(5, 5), Dropout(0.1), Affine(5, 5)], seed=1)
+    network.layers["Dropout1"].generator = np.random.default_rng(3)
+    return network
+
+
 @pytest.mark.parametrize(("network", "optimizer", "why"), [
     (lambda: Network([Affine(5, 5), OwnRelu(), Affine(5, 5)], seed=1), SGD, "layer OwnRelu1 is written in Python"),
     (lambda: Network([Affine(5, 5)], OwnLoss(), seed=1), SGD, "the loss OwnLoss is written in Python"),
@@ -376,10 +405,9 @@ def tied():
     (lambda: OwnNetwork([Affine(5, 5)], seed=1), SGD, "OwnNetwork has a training step of its own"),
     (lambda: Network(tied(), seed=1), SGD, "two of its parameters share memory"),
     (lambda: Network([Relu()]), SGD, "there is nothing to train"),
-    (lambda: MultiLayerNetExtend(5, [5], 5, use_dropout=True), SGD, "layer Dropout1 draws from numpy.random"),
-], ids=["layer", "loss", "optimiser", "network", "tied weights", "nothing", "the book's dropout"])
+    (own_generator, SGD, "layer Dropout1 has a generator of its own"),
+], ids=["layer", "loss", "optimiser", "network", "tied weights", "nothing", "generator"])
 def test_what_no_plan_can_hold_trains_layer_by_layer_and_the_summary_says_why(rng, network, optimizer, why):
-    np.random.seed(1)   # the book's network draws from it
     network = network()
     assert network.summary(optimizer=optimizer()).endswith(f"\ntrains layer by layer: {why}")
     if network.inputs:

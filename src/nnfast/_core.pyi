@@ -109,7 +109,7 @@ def unpack(panels: Floats, w: Floats) -> None: ...
 def dropout_mask(key: int, ratio: float, mask: NDArray[uint8]) -> None: ...
 def train(
     x: Floats, operations: NDArray[void], arena: Floats, labels: NDArray[int64], targets: Floats,
-    order: NDArray[int64], keys: NDArray[uint64], optimizer: NDArray[void], losses: NDArray[float64],
+    order: NDArray[int64], keys: NDArray[uint64], masks: NDArray[uint8], optimizer: NDArray[void], losses: NDArray[float64],
     correct: NDArray[int32], sums_of_squares: NDArray[float64], finished: Floats, epoch_losses: NDArray[float64],
     epoch_correct: NDArray[int64], progress: NDArray[void], size: int, batch_size: int, block_rows: int, group: int,
     scratch: int, scratch_size: int, checks_data: bool, seconds: float, num_threads: int,

@@ -216,6 +216,13 @@ cdef void _dropout_row_in_place(
         y[j] = y[j] if _is_kept(key, <uint32_t>(row * width + j), ratio) else <floating>0.
 
 
+cdef void _mask_row(const floating* x, const uint8_t* mask, floating* y, Py_ssize_t width) noexcept nogil:
+    """y = x where the mask is not 0, else 0. x may be y."""
+    cdef Py_ssize_t j
+    for j in range(width):
+        y[j] = x[j] if mask[j] else <floating>0.
+
+
 def dropout_mask(uint64_t key, double ratio, uint8_t[::1] mask):
     """mask (N,) = 1 where the element is kept, else 0."""
     cdef Py_ssize_t i
@@ -315,6 +322,10 @@ cdef void _operate_on_row(
         _sigmoid_loss_row(x, t, y, outputs, batch_rows, loss, correct)
     elif operation.code == IDENTITY_LOSS:
         _identity_loss_row(x, t, y, outputs, batch_rows, loss, correct)
+    elif operation.mask >= 0:
+        _mask_row(x if operation.code == DROPOUT else <const floating*>y,
+                  training.masks + ((batch.step - training.first_step) * training.batch_size + row) * training.mask_row
+                  + operation.mask, y, outputs)
     else:
         key = training.keys[batch.step * training.dropouts + operation.number]
         if operation.code == DROPOUT:

@@ -52,7 +52,8 @@ cdef struct Operation:
     int64_t normalized          # xn of batch normalisation
     int64_t statistics          # mean, variance, std, running mean, running variance; then the gradients of gamma, beta
     int64_t looks_for_zeros     # x is data, which may be sparse (_core_zeros.pxi)
-    int64_t number              # of dropout: which one in the network
+    int64_t number              # of dropout: which of the keys,
+    int64_t mask                # or, unless it is -1, the first of its columns in the masks that were drawn beforehand
     int64_t array, bias_array   # addresses of the user's: weights to pack, or where their gradients go
     double setting              # slope, dropout ratio, momentum
 
@@ -90,6 +91,8 @@ cdef struct Training:
     const void* targets         # likewise, where the loss takes no labels
     const uint64_t* keys        # of dropout's masks, a row of them a step
     Py_ssize_t dropouts
+    const uint8_t* masks        # drawn beforehand, of this call's steps: (masked_steps, batch_size, mask_row); may be NULL
+    Py_ssize_t masked_steps, mask_row, first_step
     Py_ssize_t rows, batch_size, steps, epochs
     Py_ssize_t block_rows       # that go through the layers at a time
     Py_ssize_t group            # panels for which a copy of x is used in an update

@@ -65,7 +65,9 @@ cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
     progress.step += 1
     progress.is_finite = loss - loss == 0 and not training.has_odd_data
     training.lost = not progress.is_finite
-    training.stops = training.lost or nnfast_clock() > training.deadline
+    training.stops = (
+        training.lost or nnfast_clock() > training.deadline
+        or training.masks != NULL and batch.step + 1 - training.first_step == training.masked_steps)
 
 
 cdef bint _parameters_are_finite(const Training* training, const floating* arena) noexcept nogil:
@@ -155,6 +157,7 @@ def train(
     const floating[:, ::1] targets,     # in   (N, O)  empty where it takes labels
     const int64_t[:, ::1] order,    # in   (epochs, N)     rows of x, batch after batch; (epochs, 0): as they come
     const uint64_t[:, ::1] keys,    # in   (epochs * steps, dropouts)
+    const uint8_t[:, :, ::1] masks,     # in   (steps of this call at most, batch_size, columns)   or no columns
     const Optimizer[::1] optimizer,     # in   (1,)
     double[::1] losses,             # scratch (batch_size,)
     int32_t[::1] correct,           # scratch (batch_size,)
@@ -183,6 +186,8 @@ def train(
     training.targets = &targets[0, 0] if targets.shape[0] else NULL
     training.keys = &keys[0, 0] if keys.shape[1] else NULL
     training.dropouts = keys.shape[1]
+    training.masks = &masks[0, 0, 0] if masks.shape[2] else NULL
+    training.masked_steps, training.mask_row = masks.shape[0], masks.shape[2]
     training.order = &order[0, 0] if order.shape[1] else NULL
     training.row_bytes = x.shape[1] * <Py_ssize_t>sizeof(x[0, 0])
     training.fetches_ahead = order.shape[1] > 0 and x.shape[0] * training.row_bytes > FETCHED_FROM
@@ -192,6 +197,7 @@ def train(
     training.epoch_losses, training.epoch_correct = &epoch_losses[0], &epoch_correct[0]
     training.progress = &progress[0]
     training.batch_size, training.steps = batch_size, (x.shape[0] + batch_size - 1) // batch_size
+    training.first_step = progress[0].epoch * training.steps + progress[0].step
     training.block_rows, training.group = block_rows, group
     training.scratch, training.scratch_size = scratch, scratch_size
     training.checks_data = checks_data

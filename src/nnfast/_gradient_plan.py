@@ -45,7 +45,7 @@ class GradientPlan(_plan.PlanBase):
     @property
     def is_stateful(self) -> bool:
         """Whether a pass draws masks or moves running statistics, so that it cannot be done again."""
-        return bool(self._layout.dropouts or self._layout.statistics)
+        return bool(self._layout.dropouts or self._layout.drawn or self._layout.statistics)
 
     @staticmethod
     def fits(network: "Network") -> bool:
@@ -84,7 +84,10 @@ class GradientPlan(_plan.PlanBase):
                     self._pack(one.array, one.offset, one.size)
         self._gradient_settings["penalty"] = self.network.weight_decay_lambda
         losses, correct, progress = np.zeros(1), np.zeros(1, np.int64), np.zeros(1, _plan.PROGRESS)
-        self._run(x, t, _AS_THEY_COME, keys, self._gradient_settings, losses, correct, progress, x.shape[0])
+        masks = self._draw_masks([x.shape[0]])
+        self._run(x, t, _AS_THEY_COME, keys, masks, self._gradient_settings, losses, correct, progress, x.shape[0])
+        for layer, first, last in self._layout.drawn:
+            layer.mask = masks[0, :, first:last].view(bool)     # as the book's layer would leave it
         if self._layout.statistics:
             self._store_statistics(self._arena)
         total = float(self._losses[: x.shape[0]].sum())

@@ -160,6 +160,7 @@ def parts(network: "Network") -> Iterator[Any]:
             yield layer.running_var
         elif kind is Dropout:
             yield layer.dropout_ratio
+            yield layer.generator
         elif kind is LeakyRelu:
             yield layer.slope
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _OPERATION = np.dtype(
     [(name, np.int64) for name in (
         "code", "inputs", "outputs", "x", "x_row", "y", "y_row", "weights", "bias", "transposed", "state", "bias_state",
-        "normalized", "statistics", "looks_for_zeros", "number", "array", "bias_array",
+        "normalized", "statistics", "looks_for_zeros", "number", "mask", "array", "bias_array",
     )]
     + [("setting", np.float64)]
 )
@@ -67,6 +67,9 @@ _FEWEST_BLOCK_ROWS = 64
 _GROUP_BYTES = 3 << 17
 """Of gradients of outputs for which a copy of inputs is used in an update, so that both stay in the L2 cache."""
 
+_MASK_BYTES = 1 << 22
+"""Of masks that are drawn from numpy.random at a time."""
+
 _SECONDS = 0.1
 """After which compiled code returns, so that Ctrl-C is noticed and the progress bar moves."""
 
@@ -85,8 +88,8 @@ def obstacle_to_gradient(network: "Network") -> str | None:
     for name, layer in network.layers.items():
         if type(layer) not in _LAYERS:
             return f"layer {name} is written in Python"
-        if type(layer) is Dropout and layer.generator is None:
-            return f"layer {name} draws from numpy.random"
+        if type(layer) is Dropout and layer.generator is not None and layer.generator is not network.generator:
+            return f"layer {name} has a generator of its own"
     if type(network.last_layer) not in _LOSSES:
         return f"the loss {type(network.last_layer).__name__} is written in Python"
     arrays = list(network.params.values())
@@ -161,7 +164,8 @@ class _Layout:
         self._list: list[dict[str, float]] = []
         self.trained: list[Trained] = []
         self.statistics: list[tuple[BatchNormalization, int]] = []
-        self.dropouts = 0
+        self.dropouts = 0   # whose masks come from keys
+        self.drawn: list[tuple[Dropout, int, int]] = []     # from numpy.random: with their columns in the masks
         self.multiply_adds = 0      # a row
         self.row_bytes = 0          # of values and gradients
         self._kernels = kernels(network.dtype)
@@ -178,6 +182,11 @@ class _Layout:
             offsets[offsets >= 0] += self.kept
         is_backward = (self.operations["code"] == self._kernels.OPERATION_CODES["PRODUCT"]) & (self.operations["bias"] < 0)
         self.operations["weights"][is_backward] += self.kept
+
+    @property
+    def mask_columns(self) -> int:
+        """Columns of all masks that are drawn from numpy.random, side by side."""
+        return self.drawn[-1][2] if self.drawn else 0
 
     def padded(self, columns: int) -> int:
         """Columns in whole grains."""
@@ -290,9 +299,14 @@ class _Layout:
             self._add("GELU", link.y, width, x)
             return link
         if isinstance(layer, Dropout):
-            link = _Link(layer, x, width, self._rows(width) if x.is_needed else x, width, {"number": self.dropouts})
-            self._add("DROPOUT", link.y, width, x, layer.dropout_ratio, **link.fields)
-            self.dropouts += 1
+            fields = {"number": self.dropouts, "mask": -1}
+            if layer.generator is None:
+                fields["mask"] = self.mask_columns
+                self.drawn.append((layer, self.mask_columns, self.mask_columns + width))
+            else:
+                self.dropouts += 1
+            link = _Link(layer, x, width, self._rows(width) if x.is_needed else x, width, fields)
+            self._add("DROPOUT", link.y, width, x, layer.dropout_ratio, **fields)
             return link
         link = _Link(layer, x, width, x, width)
         if x.is_needed:
@@ -361,8 +375,8 @@ class PlanBase:
         return _threads.for_steps(rows, self._layout.multiply_adds)
 
     def _run(
-        self, x: np.ndarray, t: np.ndarray, orders: np.ndarray, keys: np.ndarray, settings: np.ndarray,
-        losses: np.ndarray, correct: np.ndarray, progress: np.ndarray, batch_size: int, checks_data: bool = False,
+        self, x: np.ndarray, t: np.ndarray, orders: np.ndarray, keys: np.ndarray, masks: np.ndarray,
+        settings: np.ndarray, losses: np.ndarray, correct: np.ndarray, progress: np.ndarray, batch_size: int, checks_data: bool = False,
     ) -> None:
         """Steps in compiled code, for at most `_SECONDS`."""
         nothing = np.empty((0, 0), self._arena.dtype)
@@ -371,11 +385,19 @@ class PlanBase:
         threads = min(self._most_threads, self.wanted_threads(batch_size))
         with _threads.Region():
             train(
-                x, self._layout.operations, self._arena, labels, targets, orders, keys, settings,
+                x, self._layout.operations, self._arena, labels, targets, orders, keys, masks, settings,
                 self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
                 self._layout.kept, batch_size, self._block_rows, self._group, self._scratch,
                 self._scratch_size, checks_data, _SECONDS, min(threads, _threads.get_num_threads()),
             )
+
+    def _draw_masks(self, sizes: list[int]) -> np.ndarray:
+        """Masks from numpy.random for batches of so many rows, as the layers one by one would draw them."""
+        masks = np.empty((len(sizes), max(sizes), self._layout.mask_columns), np.uint8)
+        for mask, rows in zip(masks, sizes, strict=True):
+            for layer, first, last in self._layout.drawn:
+                mask[:rows, first:last] = np.random.rand(rows, last - first) > layer.dropout_ratio
+        return masks
 
     def _settings(self, rule: str) -> np.ndarray:
         """The optimiser's, as compiled code takes them."""
@@ -444,7 +466,8 @@ class Plan(PlanBase):
             settings = self._optimizer_settings()
             while progress["epoch"] < epochs:
                 taken = progress["epoch"][0] * steps + progress["step"][0]
-                self._run(x, t, orders, keys, settings, losses, correct, progress, self._batch_size,
+                masks = self._masks_from(int(taken), epochs * steps, x.shape[0])
+                self._run(x, t, orders, keys, masks, settings, losses, correct, progress, self._batch_size,
                           not self._has_seen_data)
                 told(int(progress["epoch"][0] * steps + progress["step"][0] - taken))
                 if not progress["is_finite"]:
@@ -473,6 +496,15 @@ class Plan(PlanBase):
                 orders[epoch] = generator.permutation(rows)
             keys[epoch] = generator.integers(1 << 64, size=keys[epoch].shape, dtype=np.uint64)
         return orders, keys.reshape(epochs * steps, self._layout.dropouts)
+
+    def _masks_from(self, step: int, steps: int, rows: int) -> np.ndarray:
+        """Masks from numpy.random for as many steps as fit into some memory."""
+        if not self._layout.drawn:
+            return np.empty((0, 0, 0), np.uint8)
+        most = max(1, _MASK_BYTES // (self._batch_size * self._layout.mask_columns))
+        in_an_epoch = -(-rows // self._batch_size)
+        firsts = (number % in_an_epoch * self._batch_size for number in range(step, min(steps, step + most)))
+        return self._draw_masks([min(self._batch_size, rows - first) for first in firsts])
 
     def _optimizer_settings(self) -> np.ndarray:
         rule, names = _OPTIMIZERS[type(self.optimizer)]

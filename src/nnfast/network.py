@@ -327,9 +327,9 @@ class Network:
             inputs = _validation.floats("x", rows)
             outputs: Any = self.outputs     # known: it would have been an obstacle
             targets = self.last_layer.prepare(t, rows.shape[0], outputs, self.dtype)
+            self._forget(None if plan.is_stateful else Recall(self, inputs, targets))
             self.last_layer.loss, gradients = plan.gradients(inputs, targets)
             self.last_layer.t = t
-            self._forget(None if plan.is_stateful else Recall(self, inputs, targets))
             return gradients
         self._loss(x, t, train_flg=True)
         return self._backward()
