@@ -79,6 +79,22 @@ cdef void _copy_columns(
             _copy_row(arena + operation.x + (k + row) * operation.x_row + first, copy + row * ROW_BLOCK, columns)
 
 
+cdef bint _columns_in_place(
+    const Training* training, const Operation* operation, const floating* arena, const Batch* batch,
+    Py_ssize_t first, Py_ssize_t k, const floating** columns, Py_ssize_t* columns_row,
+) noexcept nogil:
+    """Where columns of x from the first on begin, in row k of the batch, if its rows are as far apart as each other."""
+    if operation.x >= 0:
+        columns[0] = arena + operation.x + k * operation.x_row + first
+        columns_row[0] = operation.x_row
+    elif training.order == NULL and not training.converts:
+        columns[0] = <const floating*>training.x + (batch.first + k) * training.inputs + first
+        columns_row[0] = training.inputs
+    else:
+        return False
+    return True
+
+
 cdef void _decay(
     const floating* weights, floating* gradient, floating penalty, Py_ssize_t n, Py_ssize_t tile, double* sums
 ) noexcept nogil:
@@ -133,11 +149,12 @@ cdef void _update_block(
 ) noexcept nogil:
     """Some rows of the weights, in the columns of a group of panels, one panel after the other: gradient x.T @ dy, update.
 
-    Those columns of x are copied first, into memory of this thread's own: half of what is in them was written by
-    other threads, or is scattered over the data, and comes too slowly for a tile that waits for it line by line. With
-    more rows than DEPTH_BLOCK, gradients are summed up in several passes, and used in the last.
+    For several panels those columns of x are copied first, into memory of this thread's own: half of what is in them was
+    written by other threads, or is scattered over the data, and comes too slowly for a tile that waits for it line by
+    line. With more rows than DEPTH_BLOCK, gradients are summed up in several passes, and used in the last.
     """
-    cdef floating* copy = scratch
+    cdef const floating* columns        # of x
+    cdef Py_ssize_t columns_row
     cdef floating* gradient
     cdef const floating* dy = arena + operation.y
     cdef Py_ssize_t rows = last - first, padded = _padded(operation.outputs, arena), k = 0, depth, column, width
@@ -146,17 +163,20 @@ cdef void _update_block(
     while not is_last_pass:
         depth = batch.rows - k if batch.rows - k < DEPTH_BLOCK else DEPTH_BLOCK
         is_last_pass = k + depth == batch.rows
-        _copy_columns(training, operation, arena, batch, first, rows, k, depth, copy)
+        columns, columns_row = scratch, ROW_BLOCK
+        if last_column - first_column > _panel_columns(arena) or not _columns_in_place(
+                training, operation, arena, batch, first, k, &columns, &columns_row):
+            _copy_columns(training, operation, arena, batch, first, rows, k, depth, scratch)
         if looks_for_zeros:
-            skips_zeros = _has_zeros(<const floating*>copy, 1, ROW_BLOCK, rows, depth)
+            skips_zeros = _has_zeros(columns, 1, columns_row, rows, depth)
         if skips_zeros:
-            _find_steps(<const floating*>copy, 1, ROW_BLOCK, rows, depth, steps)
+            _find_steps(columns, 1, columns_row, rows, depth, steps)
         gradient = scratch + DEPTH_BLOCK * ROW_BLOCK
         column = first_column
         while column < last_column:
             width = _width_from(column, padded, _panel_columns(arena))
             _product_of_panel(
-                <const floating*>copy, 1, ROW_BLOCK, dy + k * operation.y_row + column, operation.y_row, depth,
+                columns, 1, columns_row, dy + k * operation.y_row + column, operation.y_row, depth,
                 <const floating*>gradient if k > 0 else <const floating*>NO_BIAS, width if k > 0 else 0,
                 gradient, width, rows, width, steps if skips_zeros else NULL)
             if is_last_pass:
