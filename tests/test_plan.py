@@ -241,6 +241,12 @@ def test_one_class_and_one_row_are_learned_from(each_build, monkeypatch, rng):
     assert_both_ways_agree(monkeypatch, lambda: Network([Affine(3, 1)], seed=1), rng.standard_normal((1, 3)), [0], 1e-6)
 
 
+def test_very_wide_layers_train_as_one_by_one(each_build, monkeypatch, rng):
+    # Biases of 100,000 columns are updated at a time, more than a block of weights has elements.
+    assert_both_ways_agree(monkeypatch, lambda: Network([Affine(2, 100_000), Relu(), Affine(100_000, 3)], seed=1),
+                           rng.standard_normal((2, 2)), [0, 2], 1e-5, batch_size=1)
+
+
 def test_a_hundred_layers_train_as_one_by_one(monkeypatch, rng):
     with_threads(monkeypatch, 2)
     layers = lambda: [layer for _ in range(50) for layer in (Affine(6, 6, init="xavier"), Tanh())]

@@ -61,8 +61,8 @@ _ALIGNMENT = 16
 _BLOCK_BYTES = 1 << 18
 """Of values and gradients in a block of rows, which goes through all layers before the next: a part of the L2 cache."""
 
-_FEWEST_BLOCK_ROWS = 64
-"""Fewer would read the weights too often."""
+_FEWEST_BLOCK_ROWS = 128
+"""Fewer would read the weights too often (ROW_BLOCK in _core.pyx)."""
 
 _GROUP_BYTES = 3 << 17
 """Of gradients of outputs for which a copy of inputs is used in an update, so that both stay in the L2 cache."""
@@ -193,15 +193,18 @@ class _Layout:
         grain: int = self._kernels.PANEL_GRAIN
         return -(-columns // grain) * grain
 
-    def scratch_size(self, block_rows: int, group_columns: int) -> int:
+    def scratch_size(self, block_rows: int, group_columns: int, panel_columns: int) -> int:
         """Elements that each thread needs for itself.
 
-        For the data of a block of rows, or for the columns of x and the gradient of a block of weights.
+        For the data of a block of rows; or for the columns of x and the gradient of a block of weights, or of one panel
+        of it where that is used before the next is summed; or for the gradient of biases.
         """
         columns = min(group_columns, max(self.padded(one.array.shape[-1]) for one in self.trained))
+        is_one_pass = self._batch_size <= self._kernels.UPDATE_DEPTH
         of_rows = min(block_rows, self._batch_size) * self._input_stride
-        of_weights = self._kernels.UPDATE_ROWS * (self._kernels.UPDATE_DEPTH + columns)
-        size: int = -(-max(of_rows, of_weights) // _ALIGNMENT) * _ALIGNMENT
+        of_weights = self._kernels.UPDATE_ROWS * (
+            self._kernels.UPDATE_DEPTH + (min(panel_columns, columns) if is_one_pass else columns))
+        size: int = -(-max(of_rows, of_weights, columns) // _ALIGNMENT) * _ALIGNMENT
         return size
 
     def _keep(self, size: int) -> int:
@@ -355,7 +358,7 @@ class PlanBase:
         depth = min(batch_size, self._kernels.UPDATE_DEPTH)
         self._group = max(1, _GROUP_BYTES // (depth * panel * network.dtype.itemsize))
         self._scratch = layout.kept + layout.size
-        self._scratch_size = layout.scratch_size(self._block_rows, self._group * panel)
+        self._scratch_size = layout.scratch_size(self._block_rows, self._group * panel, panel)
         self._arena = _aligned_zeros(self._scratch + self._most_threads * self._scratch_size, network.dtype)
         self._finished = self._arena[:0]
         self._losses = np.zeros(batch_size)
