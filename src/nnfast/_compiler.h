@@ -17,12 +17,12 @@
 #define CYTHON_INLINE __inline__ __attribute__((always_inline))
 #endif
 
-/* A tile is TILE_ROWS rows by one or more grains of columns, up to WIDEST times FLOAT_LANES or DOUBLE_LANES: whole
- * vectors but, with AVX-512 and float32, a grain is half a vector (50 columns then cost 56, not 64: 80 instead of 89
- * microseconds for 96 x 784 x 50; half a vector of AVX2 gains nothing). On the baseline a lane count of 4 is two vectors
- * of float64, and so it is with NEON, where 8 are two vectors of float32. More rows spill with GCC 12: 12 rows of one vector ran at 31 GFLOP/s instead of 103 (v4). x W on one core
- * of a Zen 4, depth 1024, GFLOP/s of a peak of 116 in float32 and 58 in float64 (half of that without FMA, on the
- * baseline), by width in grains:
+/* A tile is TILE_ROWS rows by one or more grains of columns, up to WIDEST times FLOAT_LANES or DOUBLE_LANES. A grain is
+ * a vector or, for float32 with AVX-512, half of one: 50 columns then cost 56 and not 64, 80 instead of 89 microseconds
+ * for 96 x 784 x 50. (Half a vector of AVX2 gains nothing.) On the baseline a lane count of 4 is two vectors of float64,
+ * and so it is with NEON, where 8 are two vectors of float32. More rows spill with GCC 12: 12 rows of one vector ran at 31
+ * GFLOP/s instead of 103 (v4). x W on one core of a Zen 4, depth 1024, GFLOP/s of a peak of 116 in float32 and 58 in
+ * float64 (half of that without FMA, on the baseline), by width in grains:
  *
  *                       float32: 1    2    3    4    5    6      float64: 1    2    3
  *   v4        8 rows            82  112  111  113  105  114              55   56   56

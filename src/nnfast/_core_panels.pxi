@@ -6,11 +6,6 @@
 # An optimiser's state has the same layout. A layer that passes a gradient on also has its weights transposed, in
 # panels, so that all three products read their second operand in rows.
 
-cdef inline Py_ssize_t _padded(Py_ssize_t columns, const floating* unused) noexcept nogil:
-    """Columns in whole grains."""
-    return (columns + _grain(unused) - 1) // _grain(unused) * _grain(unused)
-
-
 cdef inline Py_ssize_t _width_from(Py_ssize_t column, Py_ssize_t padded, Py_ssize_t panel_columns) noexcept nogil:
     """Columns of the panel that begins at a column."""
     return panel_columns if padded - column >= panel_columns else padded - column

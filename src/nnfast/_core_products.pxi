@@ -15,7 +15,8 @@
 #
 # Rows of b that a tile of a multiplies by zeros only are left out where there are many (_core_zeros.pxi).
 #
-# The last panel is as narrow as its columns allow, in whole vectors: 50 columns of float64 are 24 + 24 + 8 (v4).
+# The last panel is as narrow as its columns allow, in whole grains: 50 columns are 48 + 8 in float32, 24 + 24 + 8 in
+# float64 (v4).
 
 cdef enum:
     # With fewer rows than this, b is read once or twice only, and copying it first costs more than it saves.
@@ -54,6 +55,16 @@ cdef inline Py_ssize_t _grain(const floating* unused) noexcept nogil:
         return FLOAT_GRAIN
     else:
         return DOUBLE_GRAIN
+
+
+cdef inline Py_ssize_t _in_whole(Py_ssize_t columns, Py_ssize_t grain) noexcept nogil:
+    """Columns in whole grains."""
+    return (columns + grain - 1) // grain * grain
+
+
+cdef inline Py_ssize_t _padded(Py_ssize_t columns, const floating* unused) noexcept nogil:
+    """The same for the grain of a dtype."""
+    return _in_whole(columns, _grain(unused))
 
 
 cdef inline Py_ssize_t _panel_columns(const floating* unused) noexcept nogil:
@@ -246,7 +257,7 @@ cdef inline bint _panels_are_less_work(const Product* product, int num_threads) 
     cdef Py_ssize_t copy = 0 if product.b_in_place else ROWS_OF_A_COPY
     cdef Py_ssize_t tiles = (product.rows + TILE_ROWS - 1) // TILE_ROWS
     cdef Py_ssize_t share_of_rows = (tiles + num_threads - 1) // num_threads * TILE_ROWS
-    cdef Py_ssize_t columns = (product.columns + product.grain - 1) // product.grain * product.grain
+    cdef Py_ssize_t columns = _in_whole(product.columns, product.grain)
     cdef Py_ssize_t share_of_columns = (product.panels + num_threads - 1) // num_threads * product.panel_columns
     if share_of_columns > columns:
         share_of_columns = columns
@@ -282,7 +293,7 @@ cdef inline Py_ssize_t _panel_rest(const Product* product, Py_ssize_t panel) noe
 cdef inline Py_ssize_t _panel_width(const Product* product, Py_ssize_t panel) noexcept nogil:
     """Columns of a panel, padding included."""
     cdef Py_ssize_t rest = _panel_rest(product, panel)
-    return product.panel_columns if rest >= product.panel_columns else (rest + product.grain - 1) // product.grain * product.grain
+    return product.panel_columns if rest >= product.panel_columns else _in_whole(rest, product.grain)
 
 
 cdef inline bint _is_copied(const Product* product, Py_ssize_t panel) noexcept nogil:
