@@ -131,7 +131,7 @@ def kernels() -> list[Extension]:
                 f"nnfast.{name}",
                 [f"src/nnfast/{name}.pyx"],
                 include_dirs=["src/nnfast"],
-                depends=["src/nnfast/_compiler.h", "src/nnfast/_parallel.h"],
+                depends=["src/nnfast/_compiler.h", "src/nnfast/_parallel.h", "setup.py"],    # which has the flags
             )
             for name in names
         ],
