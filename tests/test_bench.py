@@ -1,6 +1,7 @@
 """The benchmarks measure what they say: the peer is right, the problems are named, disagreement is found."""
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import reference
 BENCH = Path(__file__).parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
 
+import bench_accuracy
 import bench_cores
 import bench_demo
 import bench_inference
@@ -24,7 +26,7 @@ import problems
 import timing
 from numpy_mlp import NumpyMLP
 
-from nnfast import load_digits
+from nnfast import _kernels, load_digits
 
 CASES = {
     f"{module.__name__}: {case.name}": case
@@ -221,3 +223,24 @@ def test_the_demo_compares_and_says_so(quickly, capsys, monkeypatch):
     assert bench_demo.main() == 0
     printed = capsys.readouterr().out
     assert "ratio" in printed and "agree" in printed
+
+
+@pytest.mark.parametrize(("name", "x", "least"), [("exp", -38.4664688, 1.0), ("sigmoid", -16.635704, 2.4), ("tanh", 0.00776717532, 2.4)])
+def test_the_largest_error_of_a_function_is_found_where_it_is(name, x, least):
+    # Where the search over every float32 found it; on another build it may lie elsewhere.
+    bits = int(np.float32(x).view(np.uint32))
+    isa = next(iter(_kernels.builds()))
+    error, value = bench_accuracy.worst((name, isa, bits // bench_accuracy.PIECE * bench_accuracy.PIECE))
+    assert value == np.float32(x) or isa not in ("v3", "v4")
+    assert (least if isa in ("v3", "v4") else 0.5) < error <= bench_accuracy.BOUNDS[name]
+
+
+def test_the_exact_gelu_is_exact():
+    x = np.array([-12.0, -2.6, -2.4, -1.0, 0.5, 2.4, 2.6, 9.0], np.float32)
+    expected = [value * math.erfc(-value / math.sqrt(2)) / 2 for value in x.tolist()]
+    np.testing.assert_allclose(bench_accuracy.exact("gelu", x), expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", list(bench_accuracy.BOUNDS))
+def test_a_piece_without_finite_numbers_has_no_error(name):
+    assert bench_accuracy.worst((name, next(iter(_kernels.builds())), 0x7FC00000)) == (0.0, 0.0)
