@@ -36,7 +36,7 @@ def functions(path):
 def innermost_loops(instructions):
     """What stands between a jump backwards and its target, if no other such jump does."""
     places = {address: place for place, (address, _) in enumerate(instructions)}
-    for place, (address, text) in enumerate(instructions):
+    for place, (_, text) in enumerate(instructions):
         jump = re.match(r"j\w+\s+([0-9a-f]+)", text)
         target = places.get(int(jump[1], 16)) if jump else None
         if target is not None and target <= place:

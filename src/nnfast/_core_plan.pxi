@@ -91,7 +91,7 @@ cdef struct Training:
     const void* targets         # likewise, where the loss takes no labels
     const uint64_t* keys        # of dropout's masks, a row of them a step
     Py_ssize_t dropouts
-    const uint8_t* masks        # drawn beforehand, of this call's steps: (masked_steps, batch_size, mask_row); may be NULL
+    const uint8_t* masks        # drawn beforehand: (masked_steps, batch_size, mask_row), from first_step on; or NULL
     Py_ssize_t masked_steps, mask_row, first_step
     Py_ssize_t rows, batch_size, steps, epochs
     Py_ssize_t block_rows       # that go through the layers at a time

@@ -147,11 +147,11 @@ cdef void _update_block(
     Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_column, Py_ssize_t last_column, Py_ssize_t tiles_before,
     bint looks_for_zeros, floating* scratch,
 ) noexcept nogil:
-    """Some rows of the weights, in the columns of a group of panels, one panel after the other: gradient x.T @ dy, update.
+    """Some rows of the weights, in the columns of a group of panels, panel after panel: gradient x.T @ dy, update.
 
-    For several panels those columns of x are copied first, into memory of this thread's own: half of what is in them was
-    written by other threads, or is scattered over the data, and comes too slowly for a tile that waits for it line by
-    line. With more rows than DEPTH_BLOCK, gradients are summed up in several passes, and used in the last.
+    For several panels those columns of x are copied first, into memory of this thread's own: half of what is in them
+    was written by other threads, or is scattered over the data, and comes too slowly for a tile that waits for it line
+    by line. With more rows than DEPTH_BLOCK, gradients are summed up in several passes, and used in the last.
     """
     cdef const floating* columns        # of x
     cdef Py_ssize_t columns_row
@@ -237,9 +237,9 @@ cdef inline Py_ssize_t _cost(const Operation* operation, floating* arena) noexce
     return tiles * _cost_of_tiles(operation, _padded(operation.outputs, arena))
 
 
-# Rows of the next batch that a thread fetches into its L2 cache while it updates weights, where the data are larger than
-# that cache: scattered over them, they come too slowly for the product that reads them (784-50-10 on MNIST: 162 instead
-# of 170 microseconds a step on one core, 105 instead of 110 on two). So many bytes of them leave room for weights.
+# Rows of the next batch that a thread fetches into its L2 cache while it updates weights, where the data are larger
+# than that cache: scattered over them, they come too slowly for the product that reads them (784-50-10 on MNIST: 162
+# instead of 170 microseconds a step on one core, 105 instead of 110 on two). So many bytes leave room for weights.
 cdef enum:
     FETCHED_BYTES = 1 << 18
     FETCHED_FROM = 1 << 20      # bytes of data
