@@ -75,9 +75,9 @@ cdef enum:
 ISA = NNFAST_ISA.decode()
 OPENMP = NNFAST_OPENMP
 
-# What plans must know of the build (_plan.py, _inference.py): elements of a vector, vectors in a row of a panel, columns of
-# the narrowest tile, the rows of weights and of a batch in one piece of an update, and the rows below which inference
-# copies no weights.
+# What plans must know of the build (_plan.py, _inference.py): elements of a vector, vectors in a row of a panel,
+# columns of the narrowest tile, the rows of weights and of a batch in one piece of an update, and the rows below which
+# inference copies no weights.
 VECTOR = {"float32": FLOAT_LANES, "float64": DOUBLE_LANES}
 PANEL_VECTORS = WIDEST
 PANEL_GRAIN = {"float32": FLOAT_GRAIN, "float64": DOUBLE_GRAIN}

@@ -220,7 +220,7 @@ class LeakyRelu(_Activation):
 class Gelu(_Activation):
     """x times the probability that a standard normal variable is below x (Hendrycks and Gimpel, 2016).
 
-    The exact form, x (1 + erf(x / sqrt(2))) / 2, not its approximation by tanh. The error of the output is at most 4.5
+    The exact form, x (1 + erf(x / sqrt(2))) / 2, not its approximation by tanh. The error of the output is at most 5
     units in the last place, also where it is tiny.
 
     Examples
