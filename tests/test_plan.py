@@ -276,9 +276,13 @@ def test_the_books_networks_train_as_one_by_one(each_build, monkeypatch, rng, ma
 
 
 @pytest.mark.parametrize("bytes_at_a_time", [1, 700, 1 << 22])
+@pytest.mark.parametrize("seconds", [0, 0.1])      # after which compiled code returns: after each step, or hardly ever
 @pytest.mark.parametrize("batch_size", [1, 10, 23, 40])
-def test_the_books_masks_come_step_by_step_however_many_are_drawn_at_a_time(monkeypatch, rng, batch_size, bytes_at_a_time):
+def test_the_books_masks_come_step_by_step_however_many_are_drawn_at_a_time(
+    monkeypatch, rng, batch_size, bytes_at_a_time, seconds
+):
     monkeypatch.setattr(_plan, "_MASK_BYTES", bytes_at_a_time)
+    monkeypatch.setattr(_plan, "_SECONDS", seconds)
     x, targets = data(rng)
 
     def seeded():

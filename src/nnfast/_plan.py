@@ -467,12 +467,16 @@ class Plan(PlanBase):
             orders, keys = self._draw(x.shape[0], epochs, steps, shuffle)
             self._load()
             settings = self._optimizer_settings()
+            masks = np.empty((0, 0, 0), np.uint8)
             while progress["epoch"] < epochs:
-                taken = progress["epoch"][0] * steps + progress["step"][0]
-                masks = self._masks_from(int(taken), epochs * steps, x.shape[0])
+                taken = int(progress["epoch"][0] * steps + progress["step"][0])
+                if self._layout.drawn and not masks.shape[0]:
+                    masks = self._masks_from(taken, epochs * steps, x.shape[0])
                 self._run(x, t, orders, keys, masks, settings, losses, correct, progress, self._batch_size,
                           not self._has_seen_data)
-                told(int(progress["epoch"][0] * steps + progress["step"][0] - taken))
+                taken = int(progress["epoch"][0] * steps + progress["step"][0]) - taken
+                masks = masks[taken:]       # time may have been over before all were used
+                told(taken)
                 if not progress["is_finite"]:
                     _validation.all_finite("x", x.astype(self._arena.dtype, copy=False))
                     number += int(progress["epoch"][0])
@@ -502,8 +506,6 @@ class Plan(PlanBase):
 
     def _masks_from(self, step: int, steps: int, rows: int) -> np.ndarray:
         """Masks from numpy.random for as many steps as fit into some memory."""
-        if not self._layout.drawn:
-            return np.empty((0, 0, 0), np.uint8)
         most = max(1, _MASK_BYTES // (self._batch_size * self._layout.mask_columns))
         in_an_epoch = -(-rows // self._batch_size)
         firsts = (number % in_an_epoch * self._batch_size for number in range(step, min(steps, step + most)))
