@@ -61,6 +61,13 @@ def each_build(build, monkeypatch):
 def with_threads(monkeypatch, threads):
     """Small networks too are trained by so many threads."""
     monkeypatch.setattr(_threads, "for_steps", lambda rows, multiply_adds: threads)
+    monkeypatch.setattr(_threads.Pace, "next", lambda self: (self._most, _threads._CALL_SECONDS))
+
+
+def back_after(monkeypatch, seconds):
+    """Let compiled code return when so many are over."""
+    monkeypatch.setattr(_threads, "_CALL_SECONDS", seconds)
+    monkeypatch.setattr(_threads, "_TRIAL_SECONDS", seconds)
 
 
 def data(rng, rows=53, inputs=20, outputs=5):
@@ -282,7 +289,7 @@ def test_the_books_masks_come_step_by_step_however_many_are_drawn_at_a_time(
     monkeypatch, rng, batch_size, bytes_at_a_time, seconds
 ):
     monkeypatch.setattr(_plan, "_MASK_BYTES", bytes_at_a_time)
-    monkeypatch.setattr(_plan, "_SECONDS", seconds)
+    back_after(monkeypatch, seconds)
     x, targets = data(rng)
 
     def seeded():
@@ -462,7 +469,7 @@ def test_memory_stays_the_same_over_ten_thousand_steps(rng):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_other_python_threads_run_during_a_fit(monkeypatch, rng, threads):
     with_threads(monkeypatch, threads)
-    monkeypatch.setattr(_plan, "_SECONDS", 1000)    # an epoch is one call of compiled code
+    back_after(monkeypatch, 1000)    # an epoch is one call of compiled code
     network = Network([Affine(300, 300), Relu(), Affine(300, 5)], seed=1)
     x, t = rng.standard_normal((20_000, 300)).astype(np.float32), rng.integers(0, 5, 20_000)
     plan = _plan.Plan(network, SGD(), 100)
@@ -497,7 +504,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch_leaves_the_last_finished_one(monkeypat
         noted[-1].append(network.generator.bit_generator.state)
 
     monkeypatch.setattr(core, "train", interrupted)
-    monkeypatch.setattr(_plan, "_SECONDS", 0)       # back after every step
+    back_after(monkeypatch, 0)       # back after every step
     before = signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -512,7 +519,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch_leaves_the_last_finished_one(monkeypat
 def test_compiled_code_is_back_within_the_time_it_was_given(monkeypatch, rng):
     x, t = rng.standard_normal((20_000, 400)).astype(np.float32), rng.integers(0, 5, 20_000)
     network, told = Network([Affine(400, 400), Relu(), Affine(400, 5)], seed=1), []
-    monkeypatch.setattr(_plan, "_SECONDS", 0.001)
+    back_after(monkeypatch, 0.001)
     _plan.Plan(network, SGD(), 20).train(x, t, 1, True, 1, told.append)
     assert sum(told) == 1000
     assert len(told) > 3    # 1000 steps take far longer than 3 milliseconds
@@ -552,7 +559,7 @@ def test_the_progress_bar_hears_of_every_step(monkeypatch, rng):
     x, targets = data(rng)
     told = []
     plan = _plan.Plan(network, SGD(), 5)
-    monkeypatch.setattr(_plan, "_SECONDS", 0)       # back after every step
+    back_after(monkeypatch, 0)       # back after every step
     plan.train(x.astype(np.float32), targets[SoftmaxWithLoss], 3, True, 1, told.append)
     assert told == [1] * 3 * 11
 
@@ -560,7 +567,7 @@ def test_the_progress_bar_hears_of_every_step(monkeypatch, rng):
 @pytest.mark.parametrize("chain", ["everything", "two dropouts", "one layer"])
 @pytest.mark.parametrize("seconds", [0, 1000])
 def test_epochs_trained_together_are_those_trained_one_by_one(each_build, monkeypatch, rng, chain, seconds):
-    monkeypatch.setattr(_plan, "_SECONDS", seconds)
+    back_after(monkeypatch, seconds)
     with_threads(monkeypatch, 2)
     x, targets = data(rng)
     make = lambda: Network(CHAINS[chain](), seed=1)
@@ -583,7 +590,7 @@ def test_stopped_among_epochs_trained_together_the_last_finished_one_remains(eac
         if len(steps) == 40:    # 6 steps an epoch: in the seventh
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_plan, "_SECONDS", 0)
+    back_after(monkeypatch, 0)
     network, adam = make(), Adam()
     with pytest.raises(KeyboardInterrupt):
         _plan.Plan(network, adam, 10).train(x.astype(np.float32), t, 12, True, 1, interrupt)

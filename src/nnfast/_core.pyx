@@ -11,13 +11,15 @@ Every kernel keeps four promises:
 2. It allocates nothing: outputs and workspaces are given.
 3. Each element is written by one thread, summed in an order that does not depend on how many there are: the same
    bits for any number of threads.
-4. The body of a parallel loop is one call (Cython would read `total += x` inside one as a sum over threads).
+4. The body of a parallel region is one call for this thread's share, or a loop of such calls (Cython would read
+   `total += x` there as a sum over threads). Around it a team is assembled and disbanded (`_parallel.h`), and a team
+   of one does without a region, which would cost more than a microsecond.
 
 Arguments come in the order inputs, outputs, settings, num_threads. Inputs are const. Letters for shapes:
 B examples (batch), I inputs, O outputs, C classes, N elements of a flattened array.
 """
 from cython cimport floating
-from cython.parallel cimport parallel, prange
+from cython.parallel cimport parallel
 from libc.math cimport exp as exp_libc, fabs, fabsf, log1p, pow, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
@@ -45,10 +47,21 @@ cdef extern from "_compiler.h" nogil:
 cdef extern from "_parallel.h" nogil:
     ctypedef struct nnfast_barrier:
         pass
+    ctypedef struct nnfast_team:
+        nnfast_barrier barrier
+        int32_t threads
     int nnfast_thread_number()
     int nnfast_team_size()
+    Py_ssize_t nnfast_share(Py_ssize_t n, Py_ssize_t unit, int next)
     void nnfast_wait(nnfast_barrier* barrier, int threads)
-    double nnfast_clock()
+    struct nnfast_all_teams:
+        int64_t assembled, refused, rested
+    nnfast_all_teams nnfast_teams
+    int nnfast_assemble(nnfast_team* team, int threads)
+    bint nnfast_is_disturbed(const nnfast_team* team)
+    void nnfast_leave(nnfast_team* team)
+    void nnfast_disband(nnfast_team* team)
+    int64_t nnfast_clock()
     uint64_t nnfast_flush_subnormals()
     void nnfast_restore_mode(uint64_t mode)
 
@@ -72,6 +85,10 @@ cdef enum:
     # 784-256-128-10 took 1.03 to 1.06 times as long on two cores.
     ROW_BLOCK = 128
 
+# Columns of a batch's sums that a thread takes at least.
+cdef enum:
+    COLUMNS_OF_SUMS = 64
+
 ISA = NNFAST_ISA.decode()
 OPENMP = NNFAST_OPENMP
 
@@ -90,6 +107,11 @@ FEWEST_BUFFER = SUMS_OF_FEW_ROWS + FEW_ROWS_OF_WIDE * FLOAT_LANES
 def cpu_level():
     """The highest x86-64 level that processor and system support: 4, 3, or 0 for neither."""
     return nnfast_cpu_level()
+
+
+def teams():
+    """So far: regions of several threads, calls that got one thread while another one's ran, and beside neighbours."""
+    return nnfast_teams.assembled, nnfast_teams.refused, nnfast_teams.rested
 
 
 include "_core_vector_maths.pxi"

@@ -51,7 +51,7 @@ cdef struct Inference:
     Py_ssize_t count, rows, block_rows, buffer_size
     bint by_columns     # divided among threads
     bint skips_zeros    # of the data, in the first product
-    nnfast_barrier barrier
+    nnfast_team team
 
 
 cdef inline void _add_group(
@@ -276,7 +276,7 @@ cdef void _infer_columns(
         elif place == 0:
             _product_of_few_rows(stage, x, stage.inputs, inference.rows, y, y_row, first, last, sums)
         else:
-            nnfast_wait(&inference.barrier, shares)
+            nnfast_wait(&inference.team.barrier, shares)
             _product_of_few_rows(stage, before, x_row, inference.rows, y, y_row, first, last, sums)
         written = written + 1
 
@@ -317,7 +317,7 @@ cdef void _infer_share(
         _infer_columns(inference, x, result, memory, share, shares)
         return
     if _copy_weights(inference, copies, share, shares):
-        nnfast_wait(&inference.barrier, shares)
+        nnfast_wait(&inference.team.barrier, shares)
     memory = memory + share * 2 * inference.buffer_size
     row = inference.rows * share // shares
     last = inference.rows * (share + 1) // shares
@@ -334,20 +334,25 @@ cdef bint _overlap(const void* a, Py_ssize_t a_bytes, const void* b, Py_ssize_t 
 def infer(
     Chain chain not None,
     Scratch scratch not None,   # 2 buffers a thread, and 2 more; then, from FEW_ROWS_OF_NARROW rows on, the copies
-    const given[:, ::1] x,      # in   (B, I)   B > 0, I > 0
+    const given[:, ::1] x,      # in   (B, I)   B > 0; where I is 0, one column that is not read
     floating[:, ::1] y,         # out  (B, O)   O > 0
+    Py_ssize_t rows,            # B
     int num_threads,
 ):
-    """y = what the last stage gives. Returns False, and does nothing, if x and y overlap."""
+    """y = what the last stage gives. Returns False, and does nothing, if the shapes are others or x and y overlap."""
     cdef Inference inference
     cdef floating* memory = _aligned(<floating*>&scratch.memory[0])
     cdef floating* copies
     cdef const Stage* first = &chain.stages[0]
+    cdef const Stage* last = first + chain.stages.shape[0] - 1
+    if x.shape[0] != rows or x.shape[1] != (first.inputs if first.inputs else 1):
+        return False
+    if y.shape[0] != rows or y.shape[1] != last.outputs:
+        return False
     if _overlap(&x[0, 0], x.shape[0] * x.shape[1] * <Py_ssize_t>sizeof(x[0, 0]),
                 &y[0, 0], y.shape[0] * y.shape[1] * <Py_ssize_t>sizeof(y[0, 0])):
         return False
     with nogil:
-        memset(&inference.barrier, 0, sizeof(inference.barrier))
         inference.stages, inference.count, inference.rows = first, chain.stages.shape[0], x.shape[0]
         inference.block_rows, inference.buffer_size = chain.block_rows, chain.buffer_size
         inference.by_columns = _has_few_rows(&inference, memory)
@@ -356,9 +361,11 @@ def infer(
             and _has_zeros(&x[0, 0], x.shape[1], 1, x.shape[0], x.shape[1])
             and _chunk_is_finite(<const floating*><uintptr_t>first.weights, 0, first.inputs * first.outputs))
         copies = memory + (num_threads + 1) * 2 * chain.buffer_size
-        if num_threads == 1:
+        if nnfast_assemble(&inference.team, num_threads) == 1:
             _infer_share(&inference, &x[0, 0], &y[0, 0], memory, copies, 0, 1)
         else:
             with parallel(num_threads=num_threads):
                 _infer_share(&inference, &x[0, 0], &y[0, 0], memory, copies, nnfast_thread_number(), nnfast_team_size())
+                nnfast_leave(&inference.team)
+            nnfast_disband(&inference.team)
     return True

@@ -1,13 +1,5 @@
 # Activations on flattened arrays, dropout, and batch normalisation: forward and backward side by side.
 
-cdef inline Py_ssize_t _chunks(Py_ssize_t n) noexcept nogil:
-    return (n + CHUNK - 1) // CHUNK
-
-
-cdef inline Py_ssize_t _chunk_end(Py_ssize_t chunk, Py_ssize_t n) noexcept nogil:
-    return n if n < (chunk + 1) * CHUNK else (chunk + 1) * CHUNK
-
-
 # ReLU
 
 cdef void _relu_forward_chunk(const floating* x, floating* y, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
@@ -18,9 +10,16 @@ cdef void _relu_forward_chunk(const floating* x, floating* y, Py_ssize_t first, 
 
 def relu_forward(const floating[::1] x, floating[::1] y, int num_threads):
     """y = x where x > 0, else 0; NaN stays NaN. x, y: (N,)."""
-    cdef Py_ssize_t chunk, n = x.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _relu_forward_chunk(&x[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = x.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _relu_forward_chunk(&x[0], &y[0], 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _relu_forward_chunk(&x[0], &y[0], nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _relu_forward_masked_chunk(
@@ -34,9 +33,16 @@ cdef void _relu_forward_masked_chunk(
 
 def relu_forward_masked(const floating[::1] x, floating[::1] y, uint8_t[::1] mask, int num_threads):
     """relu_forward, and mask = 1 where x <= 0, else 0. x, y, mask: (N,)."""
-    cdef Py_ssize_t chunk, n = x.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _relu_forward_masked_chunk(&x[0], &y[0], &mask[0], chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = x.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _relu_forward_masked_chunk(&x[0], &y[0], &mask[0], 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _relu_forward_masked_chunk(&x[0], &y[0], &mask[0], nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _relu_backward_chunk(
@@ -49,9 +55,16 @@ cdef void _relu_backward_chunk(
 
 def relu_backward(const uint8_t[::1] mask, const floating[::1] dy, floating[::1] dx, int num_threads):
     """dx = dy where mask is 0, else 0; mask is 1 where x <= 0. mask, dy, dx: (N,)."""
-    cdef Py_ssize_t chunk, n = dy.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _relu_backward_chunk(&mask[0], &dy[0], &dx[0], chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = dy.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _relu_backward_chunk(&mask[0], &dy[0], &dx[0], 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _relu_backward_chunk(&mask[0], &dy[0], &dx[0], nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 # Leaky ReLU
@@ -66,9 +79,17 @@ cdef void _leaky_relu_forward_chunk(
 
 def leaky_relu_forward(const floating[::1] x, floating[::1] y, double slope, int num_threads):
     """y = x where x > 0, else slope * x. x, y: (N,)."""
-    cdef Py_ssize_t chunk, n = x.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _leaky_relu_forward_chunk(&x[0], &y[0], <floating>slope, chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = x.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _leaky_relu_forward_chunk(&x[0], &y[0], <floating>slope, 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _leaky_relu_forward_chunk(&x[0], &y[0], <floating>slope,
+                                          nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _leaky_relu_backward_chunk(
@@ -83,9 +104,17 @@ def leaky_relu_backward(
     const floating[::1] x, const floating[::1] dy, floating[::1] dx, double slope, int num_threads
 ):
     """dx = dy where x > 0, else slope * dy. x, dy, dx: (N,)."""
-    cdef Py_ssize_t chunk, n = x.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _leaky_relu_backward_chunk(&x[0], &dy[0], &dx[0], <floating>slope, chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = x.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _leaky_relu_backward_chunk(&x[0], &dy[0], &dx[0], <floating>slope, 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _leaky_relu_backward_chunk(&x[0], &dy[0], &dx[0], <floating>slope,
+                                           nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 # Sigmoid
@@ -98,9 +127,16 @@ cdef void _sigmoid_forward_chunk(const floating* x, floating* y, Py_ssize_t firs
 
 def sigmoid_forward(const floating[::1] x, floating[::1] y, int num_threads):
     """y = 1 / (1 + exp(-x)). x, y: (N,)."""
-    cdef Py_ssize_t chunk, n = x.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _sigmoid_forward_chunk(&x[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = x.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _sigmoid_forward_chunk(&x[0], &y[0], 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _sigmoid_forward_chunk(&x[0], &y[0], nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _sigmoid_backward_chunk(
@@ -113,9 +149,16 @@ cdef void _sigmoid_backward_chunk(
 
 def sigmoid_backward(const floating[::1] y, const floating[::1] dy, floating[::1] dx, int num_threads):
     """dx = dy * y * (1 - y): from the output alone. y, dy, dx: (N,)."""
-    cdef Py_ssize_t chunk, n = y.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _sigmoid_backward_chunk(&y[0], &dy[0], &dx[0], chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = y.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _sigmoid_backward_chunk(&y[0], &dy[0], &dx[0], 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _sigmoid_backward_chunk(&y[0], &dy[0], &dx[0], nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 # Tanh
@@ -128,9 +171,16 @@ cdef void _tanh_forward_chunk(const floating* x, floating* y, Py_ssize_t first, 
 
 def tanh_forward(const floating[::1] x, floating[::1] y, int num_threads):
     """y = tanh(x). x, y: (N,)."""
-    cdef Py_ssize_t chunk, n = x.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _tanh_forward_chunk(&x[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = x.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _tanh_forward_chunk(&x[0], &y[0], 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _tanh_forward_chunk(&x[0], &y[0], nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _tanh_backward_chunk(
@@ -143,9 +193,16 @@ cdef void _tanh_backward_chunk(
 
 def tanh_backward(const floating[::1] y, const floating[::1] dy, floating[::1] dx, int num_threads):
     """dx = dy * (1 - y**2): from the output alone. y, dy, dx: (N,)."""
-    cdef Py_ssize_t chunk, n = y.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _tanh_backward_chunk(&y[0], &dy[0], &dx[0], chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = y.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _tanh_backward_chunk(&y[0], &dy[0], &dx[0], 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _tanh_backward_chunk(&y[0], &dy[0], &dx[0], nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 # GELU: x times the probability that a standard normal variable is below x (Hendrycks and Gimpel, 2016).
@@ -160,9 +217,16 @@ cdef void _gelu_forward_chunk(const floating* x, floating* y, Py_ssize_t first, 
 
 def gelu_forward(const floating[::1] x, floating[::1] y, int num_threads):
     """y = x * (1 + erf(x / sqrt(2))) / 2. x, y: (N,)."""
-    cdef Py_ssize_t chunk, n = x.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _gelu_forward_chunk(&x[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = x.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _gelu_forward_chunk(&x[0], &y[0], 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _gelu_forward_chunk(&x[0], &y[0], nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _gelu_backward_chunk(
@@ -179,9 +243,16 @@ cdef void _gelu_backward_chunk(
 
 def gelu_backward(const floating[::1] x, const floating[::1] dy, floating[::1] dx, int num_threads):
     """dx = dy * (P(x) + x p(x)), P and p the standard normal distribution and density. x, dy, dx: (N,)."""
-    cdef Py_ssize_t chunk, n = x.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _gelu_backward_chunk(&x[0], &dy[0], &dx[0], chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = x.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _gelu_backward_chunk(&x[0], &dy[0], &dx[0], 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _gelu_backward_chunk(&x[0], &dy[0], &dx[0], nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 # Dropout: the mask is drawn by the layer; forward and backward both multiply by it.
@@ -196,9 +267,16 @@ cdef void _masked_chunk(
 
 def masked(const floating[::1] x, const uint8_t[::1] mask, floating[::1] y, int num_threads):
     """y = x * mask, mask of 0 and 1. x, mask, y: (N,)."""
-    cdef Py_ssize_t chunk, n = x.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _masked_chunk(&x[0], &mask[0], &y[0], chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = x.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _masked_chunk(&x[0], &mask[0], &y[0], 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _masked_chunk(&x[0], &mask[0], &y[0], nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _scaled_chunk(
@@ -211,9 +289,16 @@ cdef void _scaled_chunk(
 
 def scaled(const floating[::1] x, floating[::1] y, double factor, int num_threads):
     """y = x * factor. x, y: (N,)."""
-    cdef Py_ssize_t chunk, n = x.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _scaled_chunk(&x[0], &y[0], <floating>factor, chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = x.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _scaled_chunk(&x[0], &y[0], <floating>factor, 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _scaled_chunk(&x[0], &y[0], <floating>factor, nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 # Batch normalisation (Ioffe and Szegedy, 2015). A thread owns blocks of columns: each column's sums run over the
@@ -265,12 +350,24 @@ def batch_normalization_forward(
     int num_threads,
 ):
     """y = gamma * xn + beta, xn = (x - mean) / sqrt(variance + epsilon), column by column."""
+    cdef nnfast_team team
     cdef Py_ssize_t block, columns = x.shape[1], blocks = (x.shape[1] + COLUMN_BLOCK - 1) // COLUMN_BLOCK
-    for block in prange(blocks, nogil=True, schedule="static", num_threads=num_threads):
-        _batch_normalization_forward_columns(
-            &x[0, 0], &gamma[0], &beta[0], &y[0, 0], &xn[0, 0], &mean[0], &variance[0], &std[0],
-            x.shape[0], columns, epsilon, block * COLUMN_BLOCK,
-            columns if columns < (block + 1) * COLUMN_BLOCK else (block + 1) * COLUMN_BLOCK)
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for block in range(blocks):
+                _batch_normalization_forward_columns(
+                    &x[0, 0], &gamma[0], &beta[0], &y[0, 0], &xn[0, 0], &mean[0], &variance[0], &std[0],
+                    x.shape[0], columns, epsilon, block * COLUMN_BLOCK,
+                    columns if columns < (block + 1) * COLUMN_BLOCK else (block + 1) * COLUMN_BLOCK)
+        else:
+            with parallel(num_threads=num_threads):
+                for block in range(nnfast_share(blocks, 1, 0), nnfast_share(blocks, 1, 1)):
+                    _batch_normalization_forward_columns(
+                        &x[0, 0], &gamma[0], &beta[0], &y[0, 0], &xn[0, 0], &mean[0], &variance[0], &std[0],
+                        x.shape[0], columns, epsilon, block * COLUMN_BLOCK,
+                        columns if columns < (block + 1) * COLUMN_BLOCK else (block + 1) * COLUMN_BLOCK)
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _batch_normalization_predict_row(
@@ -293,10 +390,20 @@ def batch_normalization_predict(
     int num_threads,
 ):
     """y = gamma * (x - mean) / sqrt(variance + epsilon) + beta."""
+    cdef nnfast_team team
     cdef Py_ssize_t row
-    for row in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        _batch_normalization_predict_row(&x[row, 0], &gamma[0], &beta[0], &mean[0], &variance[0], &y[row, 0],
-                                         x.shape[1], <floating>epsilon)
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for row in range(x.shape[0]):
+                _batch_normalization_predict_row(&x[row, 0], &gamma[0], &beta[0], &mean[0], &variance[0], &y[row, 0],
+                                                 x.shape[1], <floating>epsilon)
+        else:
+            with parallel(num_threads=num_threads):
+                for row in range(nnfast_share(x.shape[0], 1, 0), nnfast_share(x.shape[0], 1, 1)):
+                    _batch_normalization_predict_row(&x[row, 0], &gamma[0], &beta[0], &mean[0], &variance[0],
+                                                     &y[row, 0], x.shape[1], <floating>epsilon)
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _batch_normalization_backward_columns(
@@ -337,9 +444,21 @@ def batch_normalization_backward(
     int num_threads,
 ):
     """dbeta = sum(dy), dgamma = sum(dy * xn), dx = gamma / std * (dy - mean(dy) - xn * mean(dy * xn)), by column."""
+    cdef nnfast_team team
     cdef Py_ssize_t block, columns = xn.shape[1], blocks = (xn.shape[1] + COLUMN_BLOCK - 1) // COLUMN_BLOCK
-    for block in prange(blocks, nogil=True, schedule="static", num_threads=num_threads):
-        _batch_normalization_backward_columns(
-            &xn[0, 0], &std[0], &gamma[0], &dy[0, 0], &dx[0, 0], &dgamma[0], &dbeta[0],
-            xn.shape[0], columns, block * COLUMN_BLOCK,
-            columns if columns < (block + 1) * COLUMN_BLOCK else (block + 1) * COLUMN_BLOCK)
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for block in range(blocks):
+                _batch_normalization_backward_columns(
+                    &xn[0, 0], &std[0], &gamma[0], &dy[0, 0], &dx[0, 0], &dgamma[0], &dbeta[0],
+                    xn.shape[0], columns, block * COLUMN_BLOCK,
+                    columns if columns < (block + 1) * COLUMN_BLOCK else (block + 1) * COLUMN_BLOCK)
+        else:
+            with parallel(num_threads=num_threads):
+                for block in range(nnfast_share(blocks, 1, 0), nnfast_share(blocks, 1, 1)):
+                    _batch_normalization_backward_columns(
+                        &xn[0, 0], &std[0], &gamma[0], &dy[0, 0], &dx[0, 0], &dgamma[0], &dbeta[0],
+                        xn.shape[0], columns, block * COLUMN_BLOCK,
+                        columns if columns < (block + 1) * COLUMN_BLOCK else (block + 1) * COLUMN_BLOCK)
+                nnfast_leave(&team)
+            nnfast_disband(&team)

@@ -64,9 +64,18 @@ cdef void _softmax_row(const floating* x, floating* y, Py_ssize_t classes) noexc
 
 def softmax_forward(const floating[:, ::1] x, floating[:, ::1] y, int num_threads):
     """y = exp(x) / sum(exp(x)), row by row. x, y: (B, C)."""
+    cdef nnfast_team team
     cdef Py_ssize_t row
-    for row in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        _softmax_row(&x[row, 0], &y[row, 0], x.shape[1])
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for row in range(x.shape[0]):
+                _softmax_row(&x[row, 0], &y[row, 0], x.shape[1])
+        else:
+            with parallel(num_threads=num_threads):
+                for row in range(nnfast_share(x.shape[0], 1, 0), nnfast_share(x.shape[0], 1, 1)):
+                    _softmax_row(&x[row, 0], &y[row, 0], x.shape[1])
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _cross_entropy_row(const floating* y, int64_t label, double* loss) noexcept nogil:
@@ -80,9 +89,18 @@ def cross_entropy(
     int num_threads,
 ):
     """losses = -log(y[n, labels[n]] + 1e-7); returns their sum."""
+    cdef nnfast_team team
     cdef Py_ssize_t row
-    for row in prange(y.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        _cross_entropy_row(&y[row, 0], labels[row], &losses[row])
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for row in range(y.shape[0]):
+                _cross_entropy_row(&y[row, 0], labels[row], &losses[row])
+        else:
+            with parallel(num_threads=num_threads):
+                for row in range(nnfast_share(y.shape[0], 1, 0), nnfast_share(y.shape[0], 1, 1)):
+                    _cross_entropy_row(&y[row, 0], labels[row], &losses[row])
+                nnfast_leave(&team)
+            nnfast_disband(&team)
     return _sum(&losses[0], losses.shape[0])
 
 
@@ -101,9 +119,18 @@ def softmax_cross_entropy_forward(
     int num_threads,
 ):
     """y = softmax(scores), losses = -log(y[n, labels[n]] + 1e-7); returns their sum."""
+    cdef nnfast_team team
     cdef Py_ssize_t row
-    for row in prange(scores.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        _softmax_cross_entropy_row(&scores[row, 0], labels[row], &y[row, 0], &losses[row], scores.shape[1])
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for row in range(scores.shape[0]):
+                _softmax_cross_entropy_row(&scores[row, 0], labels[row], &y[row, 0], &losses[row], scores.shape[1])
+        else:
+            with parallel(num_threads=num_threads):
+                for row in range(nnfast_share(scores.shape[0], 1, 0), nnfast_share(scores.shape[0], 1, 1)):
+                    _softmax_cross_entropy_row(&scores[row, 0], labels[row], &y[row, 0], &losses[row], scores.shape[1])
+                nnfast_leave(&team)
+            nnfast_disband(&team)
     return _sum(&losses[0], losses.shape[0])
 
 
@@ -124,10 +151,20 @@ def softmax_cross_entropy_backward(
     int num_threads,
 ):
     """dx = (y - t) / B * dout, t the labels as one-hot rows."""
+    cdef nnfast_team team
     cdef Py_ssize_t row
-    for row in prange(y.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        _softmax_cross_entropy_backward_row(&y[row, 0], labels[row], &dx[row, 0], y.shape[1],
-                                            <floating>y.shape[0], <floating>dout)
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for row in range(y.shape[0]):
+                _softmax_cross_entropy_backward_row(&y[row, 0], labels[row], &dx[row, 0], y.shape[1],
+                                                    <floating>y.shape[0], <floating>dout)
+        else:
+            with parallel(num_threads=num_threads):
+                for row in range(nnfast_share(y.shape[0], 1, 0), nnfast_share(y.shape[0], 1, 1)):
+                    _softmax_cross_entropy_backward_row(&y[row, 0], labels[row], &dx[row, 0], y.shape[1],
+                                                        <floating>y.shape[0], <floating>dout)
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _squared_error_row(const floating* y, const floating* t, double* loss, Py_ssize_t outputs) noexcept nogil:
@@ -146,9 +183,18 @@ def squared_error(
     int num_threads,
 ):
     """losses = sum((y - t)**2) / 2, row by row; returns their sum."""
+    cdef nnfast_team team
     cdef Py_ssize_t row
-    for row in prange(y.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        _squared_error_row(&y[row, 0], &t[row, 0], &losses[row], y.shape[1])
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for row in range(y.shape[0]):
+                _squared_error_row(&y[row, 0], &t[row, 0], &losses[row], y.shape[1])
+        else:
+            with parallel(num_threads=num_threads):
+                for row in range(nnfast_share(y.shape[0], 1, 0), nnfast_share(y.shape[0], 1, 1)):
+                    _squared_error_row(&y[row, 0], &t[row, 0], &losses[row], y.shape[1])
+                nnfast_leave(&team)
+            nnfast_disband(&team)
     return _sum(&losses[0], losses.shape[0])
 
 
@@ -170,10 +216,17 @@ def difference_backward(
     int num_threads,
 ):
     """dx = (y - t) / batch_size * dout: of the squared error with identity, of cross-entropy with sigmoid."""
-    cdef Py_ssize_t chunk, n = y.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _difference_chunk(&y[0], &t[0], &dx[0], <floating>batch_size, <floating>dout, chunk * CHUNK,
-                          _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = y.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _difference_chunk(&y[0], &t[0], &dx[0], <floating>batch_size, <floating>dout, 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _difference_chunk(&y[0], &t[0], &dx[0], <floating>batch_size, <floating>dout,
+                                  nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _sigmoid_cross_entropy_row(
@@ -198,9 +251,18 @@ def sigmoid_cross_entropy_forward(
     int num_threads,
 ):
     """y = sigmoid(scores), losses = sum(-t log(y) - (1 - t) log(1 - y)) by row; returns their sum."""
+    cdef nnfast_team team
     cdef Py_ssize_t row
-    for row in prange(scores.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        _sigmoid_cross_entropy_row(&scores[row, 0], &t[row, 0], &y[row, 0], &losses[row], scores.shape[1])
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for row in range(scores.shape[0]):
+                _sigmoid_cross_entropy_row(&scores[row, 0], &t[row, 0], &y[row, 0], &losses[row], scores.shape[1])
+        else:
+            with parallel(num_threads=num_threads):
+                for row in range(nnfast_share(scores.shape[0], 1, 0), nnfast_share(scores.shape[0], 1, 1)):
+                    _sigmoid_cross_entropy_row(&scores[row, 0], &t[row, 0], &y[row, 0], &losses[row], scores.shape[1])
+                nnfast_leave(&team)
+            nnfast_disband(&team)
     return _sum(&losses[0], losses.shape[0])
 
 
@@ -246,6 +308,14 @@ def first_outside(const int64_t[::1] labels, int64_t classes):
         if labels[i] < 0 or labels[i] >= classes:
             return i
     return -1
+
+
+cdef inline Py_ssize_t _chunks(Py_ssize_t n) noexcept nogil:
+    return (n + CHUNK - 1) // CHUNK
+
+
+cdef inline Py_ssize_t _chunk_end(Py_ssize_t chunk, Py_ssize_t n) noexcept nogil:
+    return n if n < (chunk + 1) * CHUNK else (chunk + 1) * CHUNK
 
 
 cdef bint _chunk_is_finite(const floating* x, Py_ssize_t first, Py_ssize_t last) noexcept nogil:

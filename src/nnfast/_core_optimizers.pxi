@@ -10,9 +10,17 @@ cdef void _sgd_step_chunk(
 
 def sgd_step(const floating[::1] gradient, floating[::1] parameter, double lr, int num_threads):
     """parameter -= lr * gradient. All (N,)."""
-    cdef Py_ssize_t chunk, n = parameter.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _sgd_step_chunk(&gradient[0], &parameter[0], <floating>lr, chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = parameter.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _sgd_step_chunk(&gradient[0], &parameter[0], <floating>lr, 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _sgd_step_chunk(&gradient[0], &parameter[0], <floating>lr,
+                                nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _momentum_step_chunk(
@@ -30,10 +38,17 @@ def momentum_step(
     int num_threads,
 ):
     """v = momentum * v - lr * gradient; parameter += v. All (N,)."""
-    cdef Py_ssize_t chunk, n = parameter.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _momentum_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum,
-                             chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = parameter.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _momentum_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum, 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _momentum_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum,
+                                     nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _nesterov_step_chunk(
@@ -52,10 +67,17 @@ def nesterov_step(
 ):
     """parameter += momentum**2 * v - (1 + momentum) * lr * gradient, then
     v = momentum * v - lr * gradient. All (N,)."""
-    cdef Py_ssize_t chunk, n = parameter.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _nesterov_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum,
-                             chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = parameter.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _nesterov_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum, 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _nesterov_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum,
+                                     nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _adagrad_step_chunk(
@@ -71,9 +93,17 @@ def adagrad_step(
     const floating[::1] gradient, floating[::1] parameter, floating[::1] h, double lr, int num_threads
 ):
     """h += gradient**2; parameter -= lr * gradient / (sqrt(h) + 1e-7). All (N,)."""
-    cdef Py_ssize_t chunk, n = parameter.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _adagrad_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr, chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = parameter.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _adagrad_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr, 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _adagrad_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr,
+                                    nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _rmsprop_step_chunk(
@@ -91,10 +121,18 @@ def rmsprop_step(
     int num_threads,
 ):
     """h = decay_rate * h + (1 - decay_rate) * gradient**2; parameter -= lr * gradient / (sqrt(h) + 1e-7). All (N,)."""
-    cdef Py_ssize_t chunk, n = parameter.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _rmsprop_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr, <floating>decay_rate,
-                            <floating>(1 - decay_rate), chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = parameter.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _rmsprop_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr, <floating>decay_rate,
+                                <floating>(1 - decay_rate), 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _rmsprop_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr, <floating>decay_rate,
+                                    <floating>(1 - decay_rate), nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)
 
 
 cdef void _adam_step_chunk(
@@ -114,7 +152,16 @@ def adam_step(
 ):
     """m += (1 - beta1) (gradient - m); v += (1 - beta2) (gradient**2 - v);
     parameter = shrink * parameter - lr_t * m / (sqrt(v) + 1e-7). All (N,); lr_t holds the bias corrections."""
-    cdef Py_ssize_t chunk, n = parameter.shape[0]
-    for chunk in prange(_chunks(n), nogil=True, schedule="static", num_threads=num_threads):
-        _adam_step_chunk(&gradient[0], &parameter[0], &m[0], &v[0], <floating>lr_t, <floating>(1 - beta1),
-                         <floating>(1 - beta2), <floating>shrink, chunk * CHUNK, _chunk_end(chunk, n))
+    cdef nnfast_team team
+    cdef Py_ssize_t n = parameter.shape[0]
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            _adam_step_chunk(&gradient[0], &parameter[0], &m[0], &v[0], <floating>lr_t, <floating>(1 - beta1),
+                             <floating>(1 - beta2), <floating>shrink, 0, n)
+        else:
+            with parallel(num_threads=num_threads):
+                _adam_step_chunk(&gradient[0], &parameter[0], &m[0], &v[0], <floating>lr_t, <floating>(1 - beta1),
+                                 <floating>(1 - beta2), <floating>shrink,
+                                 nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_leave(&team)
+            nnfast_disband(&team)

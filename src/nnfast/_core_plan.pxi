@@ -111,8 +111,8 @@ cdef struct Training:
     bint has_odd_weights        # some weight that was packed is NaN or infinite
     bint checks_data            # whether it is finite: in the first epoch, which sees all of it
     bint has_odd_data           # it is not
-    double deadline
-    nnfast_barrier barrier
+    int64_t deadline    # of nnfast_clock
+    nnfast_team team
 
 cdef struct Batch:
     Py_ssize_t step             # since the call's first epoch began

@@ -66,7 +66,7 @@ cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
     progress.is_finite = loss - loss == 0 and not training.has_odd_data
     training.lost = not progress.is_finite
     training.stops = (
-        training.lost or nnfast_clock() > training.deadline
+        training.lost or nnfast_clock() > training.deadline or nnfast_is_disturbed(&training.team)
         or training.masks != NULL and batch.step + 1 - training.first_step == training.masked_steps)
 
 
@@ -106,7 +106,7 @@ cdef void _take_step(Training* training, floating* arena, const Batch* batch, in
         _pack_rows(training, training.operations + place, arena, share, shares)
         place = place + 1
     if place > 0:
-        nnfast_wait(&training.barrier, shares)
+        nnfast_wait(&training.team.barrier, shares)
     while place < training.count and not _is_by_tiles(training.operations + place):
         end = place + 1
         if _is_by_rows(training.operations + place):
@@ -116,11 +116,11 @@ cdef void _take_step(Training* training, floating* arena, const Batch* batch, in
         else:
             _operate_by_columns(training, training.operations + place, arena, batch, share, shares)
         place = end
-        nnfast_wait(&training.barrier, shares)
+        nnfast_wait(&training.team.barrier, shares)
     if share == 0:
         _sum_up(training, batch)
     _operate_by_tiles(training, place, training.count, arena, batch, share, shares)
-    nnfast_wait(&training.barrier, shares)
+    nnfast_wait(&training.team.barrier, shares)
 
 
 cdef void _train_share(Training* training, floating* arena) noexcept nogil:
@@ -145,7 +145,7 @@ cdef void _train_share(Training* training, floating* arena) noexcept nogil:
             epoch = epoch + 1
             if share == 0:
                 _end_epoch(training, arena)
-            nnfast_wait(&training.barrier, shares)
+            nnfast_wait(&training.team.barrier, shares)
     nnfast_restore_mode(mode)
 
 
@@ -201,10 +201,11 @@ def train(
     training.block_rows, training.group = block_rows, group
     training.scratch, training.scratch_size = scratch, scratch_size
     training.checks_data = checks_data
-    training.deadline = nnfast_clock() + seconds
+    training.deadline = nnfast_clock() + <int64_t>(1e9 * seconds)
     with nogil:
-        if num_threads == 1:
+        if nnfast_assemble(&training.team, num_threads) == 1:
             _train_share(&training, &arena[0])
         else:
             with parallel(num_threads=num_threads):
                 _train_share(&training, &arena[0])
+            nnfast_disband(&training.team)

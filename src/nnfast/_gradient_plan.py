@@ -85,7 +85,8 @@ class GradientPlan(_plan.PlanBase):
         self._gradient_settings["penalty"] = self.network.weight_decay_lambda
         losses, correct, progress = np.zeros(1), np.zeros(1, np.int64), np.zeros(1, _plan.PROGRESS)
         masks = self._draw_masks([x.shape[0]])
-        self._run(x, t, _AS_THEY_COME, keys, masks, self._gradient_settings, losses, correct, progress, x.shape[0])
+        self._run(x, t, _AS_THEY_COME, keys, masks, self._gradient_settings, losses, correct, progress, x.shape[0],
+                  False, min(self._most_threads, self.wanted_threads(x.shape[0])), 0.0)
         for layer, first, last in self._layout.drawn:
             layer.mask = masks[0, :, first:last].view(bool)     # as the book's layer would leave it
         if self._layout.statistics:

@@ -4,7 +4,6 @@ Layout of a stage: `_core_inference.pxi`. The stages point to the layers' own ar
 seen by the next call; that another array has been put in their place is noticed by `ChainCache`.
 """
 
-import contextlib
 from collections.abc import Iterator
 from operator import is_
 from typing import TYPE_CHECKING, Any
@@ -94,11 +93,8 @@ class Chain:
             x = np.zeros((x.shape[0], 1), self.dtype)
         infer = self._kernels.infer if x.dtype == self.dtype else self._kernels.infer_converting
         threads = self.threads(x.shape[0])
-        with _threads.Region() if threads > 1 else contextlib.nullcontext():
-            threads = min(threads, _threads.get_num_threads())
-            scratch = _memory.scratch(self._kernels.Scratch, self.scratch_size(x.shape[0], threads))
-            done = infer(self.stages, scratch, x, y, threads)
-        if not done:    # y lies over x
+        scratch = _memory.scratch(self._kernels.Scratch, self.scratch_size(x.shape[0], threads))
+        if not infer(self.stages, scratch, x, y, x.shape[0], threads):  # y lies over x
             self.run(x.copy(), y)
 
     def _add(self, layer: Any) -> None:

@@ -1,9 +1,12 @@
 /* What the threads of one parallel region need beyond OpenMP: a barrier that costs less than a microsecond and is kind
- * to its neighbours, a clock, and the floating-point mode. The MSVC branches are untested. */
+ * to its neighbours, a team that gets smaller where cores are shared, a clock, and the floating-point mode. The MSVC
+ * branches are untested. */
 #ifndef NNFAST_PARALLEL_H
 #define NNFAST_PARALLEL_H
 
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -28,29 +31,29 @@ static int nnfast_thread_number(void) { return 0; }
 static int nnfast_team_size(void) { return 1; }
 #endif
 
-/* A barrier that spins first and then yields: a thread that only spins takes the core from the one it waits for when
- * cores are shared. The two counters are on cache lines of their own, each of which one thread writes at a time. */
-typedef struct {
-    char before[64];
-    int32_t arrived;
-    char between[60];
-    int32_t generation;
-    char after[60];
-} nnfast_barrier;
-
-/* A pause takes some 40 to 140 cycles: so many are some tens of microseconds. */
-#define NNFAST_SPINS 2000
+/* Where this thread's share of n begins, or (next = 1) the next thread's: a multiple of the unit, or n. */
+static ptrdiff_t nnfast_share(ptrdiff_t n, ptrdiff_t unit, int next)
+{
+    ptrdiff_t begin = (n + unit - 1) / unit * (nnfast_thread_number() + next) / nnfast_team_size() * unit;
+    return begin < n ? begin : n;
+}
 
 #if defined(_MSC_VER)
 #define NNFAST_LOAD(place) (*(volatile int32_t*)(place))
 #define NNFAST_STORE(place, value) ((void)_InterlockedExchange((volatile long*)(place), (value)))
 #define NNFAST_INCREMENT(place) ((int32_t)_InterlockedIncrement((volatile long*)(place)))
+#define NNFAST_TAKE(place) (_InterlockedCompareExchange((volatile long*)(place), 1, 0) == 0)
+#define NNFAST_LOAD_LONG(place) (*(volatile int64_t*)(place))
+#define NNFAST_ADD_LONG(place, value) ((void)_InterlockedExchangeAdd64((volatile __int64*)(place), (value)))
 #define NNFAST_PAUSE() YieldProcessor()
 #define NNFAST_YIELD() ((void)SwitchToThread())
 #else
 #define NNFAST_LOAD(place) __atomic_load_n((place), __ATOMIC_ACQUIRE)
 #define NNFAST_STORE(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
 #define NNFAST_INCREMENT(place) __atomic_add_fetch((place), 1, __ATOMIC_ACQ_REL)
+#define NNFAST_TAKE(place) (__atomic_exchange_n((place), 1, __ATOMIC_ACQUIRE) == 0)
+#define NNFAST_LOAD_LONG(place) __atomic_load_n((place), __ATOMIC_RELAXED)
+#define NNFAST_ADD_LONG(place, value) ((void)__atomic_add_fetch((place), (value), __ATOMIC_RELAXED))
 #define NNFAST_YIELD() ((void)sched_yield())
 #if defined(__x86_64__) || defined(__i386__)
 #define NNFAST_PAUSE() __builtin_ia32_pause()
@@ -61,10 +64,40 @@ typedef struct {
 #endif
 #endif
 
+/* Nanoseconds since some moment. */
+static int64_t nnfast_clock(void)
+{
+#if defined(_MSC_VER)
+    LARGE_INTEGER count, frequency;
+    QueryPerformanceCounter(&count);
+    QueryPerformanceFrequency(&frequency);
+    return (int64_t)(1e9 * (double)count.QuadPart / (double)frequency.QuadPart);
+#else
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+#endif
+}
+
+/* A barrier that spins first and then yields: a thread that only spins takes the core from the one it waits for when
+ * cores are shared. The two counters are on cache lines of their own, each of which one thread writes at a time. */
+typedef struct {
+    char before[64];
+    int32_t arrived;
+    char between[60];
+    int32_t generation;
+    char after[60];
+    int64_t yielded;    /* nanoseconds that threads have waited here after spinning */
+} nnfast_barrier;
+
+/* A pause takes some 40 to 140 cycles: so many are some tens of microseconds. */
+#define NNFAST_SPINS 2000
+
 /* Returns when all `threads` have called it. */
 static void nnfast_wait(nnfast_barrier* barrier, int threads)
 {
     int32_t generation, turns;
+    int64_t since;
     if (threads == 1)
         return;
     generation = NNFAST_LOAD(&barrier->generation);
@@ -73,27 +106,98 @@ static void nnfast_wait(nnfast_barrier* barrier, int threads)
         NNFAST_STORE(&barrier->generation, generation + 1);
         return;
     }
-    for (turns = 0; NNFAST_LOAD(&barrier->generation) == generation; turns++) {
-        if (turns < NNFAST_SPINS)
-            NNFAST_PAUSE();
-        else
-            NNFAST_YIELD();
+    for (turns = 0; turns < NNFAST_SPINS; turns++) {
+        if (NNFAST_LOAD(&barrier->generation) != generation)
+            return;
+        NNFAST_PAUSE();
     }
+    since = nnfast_clock();
+    while (NNFAST_LOAD(&barrier->generation) == generation)
+        NNFAST_YIELD();
+    NNFAST_ADD_LONG(&barrier->yielded, nnfast_clock() - since);
 }
 
-/* Seconds since some moment. */
-static double nnfast_clock(void)
+/* Teams. Where other processes want the cores, threads that wait for each other at barriers get little done: with two
+ * busy neighbours on two cores a step of 784-50-10 took ten times as long on two threads as on one. So each team counts
+ * how long its threads have yielded, and when the threads of the last teams did less than NNFAST_WORTH times what one
+ * would have done, the next ones have one thread, for a rest that doubles from a tenth of a second to two seconds while
+ * new trials end likewise. */
+typedef struct {
+    nnfast_barrier barrier;
+    int32_t threads;
+    int64_t begun;
+} nnfast_team;
+
+/* Two threads, one of which shares its core with a neighbour, do as much as one: they wait a quarter of their time. */
+#define NNFAST_WORTH 1.6
+/* So much yielding, in nanoseconds, is no accident: a neighbour's turn on a core takes some 3 to 4 milliseconds. */
+#define NNFAST_PATIENCE 10000000
+/* Teams are judged together until they have run so long: a tenth of a second. */
+#define NNFAST_MEMORY 100000000
+#define NNFAST_SHORTEST_REST 100000000
+#define NNFAST_LONGEST_REST 2000000000
+
+static struct nnfast_all_teams {
+    char before[64];
+    int32_t is_taken;       /* by a team that runs */
+    int64_t rests_until;    /* 0: no team has been disturbed lately */
+    int64_t rest;
+    int64_t run, yielded;   /* of the teams that are judged together */
+    int64_t assembled, refused, rested;     /* teams, calls that got one thread while a team ran, and during a rest */
+    char after[64];
+} nnfast_teams;
+
+/* Makes the team of a parallel region, of at most `threads`. Returns how many it has: 1, and then there is nothing to
+ * disband, also while another team runs. */
+static int nnfast_assemble(nnfast_team* team, int threads)
 {
-#if defined(_MSC_VER)
-    LARGE_INTEGER count, frequency;
-    QueryPerformanceCounter(&count);
-    QueryPerformanceFrequency(&frequency);
-    return (double)count.QuadPart / (double)frequency.QuadPart;
-#else
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-#endif
+    team->threads = 1;
+    if (threads == 1)
+        return 1;
+    if (!NNFAST_TAKE(&nnfast_teams.is_taken)) {
+        NNFAST_ADD_LONG(&nnfast_teams.refused, 1);
+        return 1;
+    }
+    if (nnfast_teams.rests_until != 0 && nnfast_clock() < nnfast_teams.rests_until) {
+        nnfast_teams.rested++;
+        NNFAST_STORE(&nnfast_teams.is_taken, 0);
+        return 1;
+    }
+    nnfast_teams.assembled++;
+    memset(&team->barrier, 0, sizeof(team->barrier));
+    team->threads = threads;
+    team->begun = nnfast_clock();
+    return threads;
+}
+
+/* Whether a team that has run long enough to tell should stop. */
+static int nnfast_is_disturbed(const nnfast_team* team)
+{
+    int64_t yielded = NNFAST_LOAD_LONG(&team->barrier.yielded);
+    return yielded > NNFAST_PATIENCE
+        && (double)yielded > ((double)team->threads - NNFAST_WORTH) * (double)(nnfast_clock() - team->begun);
+}
+
+/* The last thing that each thread of the team does in the region, where that is not to wait at the barrier anyway. */
+static void nnfast_leave(nnfast_team* team) { nnfast_wait(&team->barrier, nnfast_team_size()); }
+
+/* What the thread that has assembled a team does after the region. */
+static void nnfast_disband(nnfast_team* team)
+{
+    int64_t now = nnfast_clock();
+    nnfast_teams.run += now - team->begun;
+    nnfast_teams.yielded += team->barrier.yielded;
+    if (nnfast_teams.yielded > NNFAST_PATIENCE
+        && (double)nnfast_teams.yielded > ((double)team->threads - NNFAST_WORTH) * (double)nnfast_teams.run) {
+        nnfast_teams.rest = nnfast_teams.rest == 0 ? NNFAST_SHORTEST_REST
+            : nnfast_teams.rest < NNFAST_LONGEST_REST / 2 ? 2 * nnfast_teams.rest : NNFAST_LONGEST_REST;
+        nnfast_teams.rests_until = now + nnfast_teams.rest;
+        nnfast_teams.run = nnfast_teams.yielded = 0;
+    } else if (nnfast_teams.run > NNFAST_MEMORY) {
+        nnfast_teams.rests_until = nnfast_teams.rest = 0;
+        nnfast_teams.run = nnfast_teams.yielded = 0;
+    }
+    NNFAST_STORE(&nnfast_teams.is_taken, 0);
 }
 
 /* Take subnormal numbers for 0 in this thread from now on: Adam's averages sink among them as training goes on, and

@@ -8,6 +8,7 @@ and `obstacle` says why.
 Layout of an operation: `_core_plan.pxi`; how the list is walked: `_core_step.pxi`.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -69,9 +70,6 @@ _GROUP_BYTES = 3 << 17
 
 _MASK_BYTES = 1 << 22
 """Of masks that are drawn from numpy.random at a time."""
-
-_SECONDS = 0.1
-"""After which compiled code returns, so that Ctrl-C is noticed and the progress bar moves."""
 
 
 def obstacle(network: "Network", optimizer: Any) -> str | None:
@@ -379,20 +377,20 @@ class PlanBase:
 
     def _run(
         self, x: np.ndarray, t: np.ndarray, orders: np.ndarray, keys: np.ndarray, masks: np.ndarray,
-        settings: np.ndarray, losses: np.ndarray, correct: np.ndarray, progress: np.ndarray, batch_size: int, checks_data: bool = False,
+        settings: np.ndarray, losses: np.ndarray, correct: np.ndarray, progress: np.ndarray, batch_size: int,
+        checks_data: bool, threads: int, seconds: float,
     ) -> None:
-        """Steps in compiled code, for at most `_SECONDS`."""
+        """Steps in compiled code on at most so many threads, until some seconds are over."""
         nothing = np.empty((0, 0), self._arena.dtype)
         labels, targets = (t, nothing) if t.dtype == np.int64 else (np.empty(0, np.int64), t)
         train = self._kernels.train if x.dtype == self._arena.dtype else self._kernels.train_converting
-        threads = min(self._most_threads, self.wanted_threads(batch_size))
-        with _threads.Region():
-            train(
-                x, self._layout.operations, self._arena, labels, targets, orders, keys, masks, settings,
-                self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
-                self._layout.kept, batch_size, self._block_rows, self._group, self._scratch,
-                self._scratch_size, checks_data, _SECONDS, min(threads, _threads.get_num_threads()),
-            )
+        train(
+            x, self._layout.operations, self._arena, labels, targets, orders, keys, masks, settings,
+            self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
+            self._layout.kept, batch_size, self._block_rows, self._group, self._scratch,
+            self._scratch_size, checks_data, seconds,
+            min(threads, _threads.get_num_threads()),
+        )
 
     def _draw_masks(self, sizes: list[int]) -> np.ndarray:
         """Masks from numpy.random for batches of so many rows, as the layers one by one would draw them."""
@@ -445,6 +443,8 @@ class Plan(PlanBase):
         super().__init__(network, len(optimizer._states), batch_size)
         self.optimizer = optimizer
         self._has_seen_data = False     # and found them finite
+        workload = batch_size, self._layout.multiply_adds, self._most_threads
+        self._pace = network._paces.setdefault(workload, _threads.Pace(self._most_threads))
 
     def train(
         self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None]
@@ -472,9 +472,11 @@ class Plan(PlanBase):
                 taken = int(progress["epoch"][0] * steps + progress["step"][0])
                 if self._layout.drawn and not masks.shape[0]:
                     masks = self._masks_from(taken, epochs * steps, x.shape[0])
+                started = time.perf_counter()
                 self._run(x, t, orders, keys, masks, settings, losses, correct, progress, self._batch_size,
-                          not self._has_seen_data)
+                          not self._has_seen_data, *self._pace.next())
                 taken = int(progress["epoch"][0] * steps + progress["step"][0]) - taken
+                self._pace.learn((time.perf_counter() - started) / max(taken, 1))
                 masks = masks[taken:]       # time may have been over before all were used
                 told(taken)
                 if not progress["is_finite"]:

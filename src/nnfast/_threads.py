@@ -1,8 +1,13 @@
-"""How many threads a kernel gets: the setting, or what this process may use, and fewer for small work."""
+"""How many threads a kernel gets at most: the setting, or what this process may use, and fewer for small work.
+
+The kernels take fewer still, one, while another Python thread's kernel has several, and where other processes want the
+cores (`_parallel.h`).
+"""
 
 import contextlib
+import math
 import os
-import threading
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,12 +28,17 @@ _MULTIPLY_ADDS_PER_THREAD_OF_A_STEP = 50_000
 # threads were 1.11 times as fast as one, with 8 rows 1.06, with 4 rows 0.79, with 10 rows of 784-16-10 0.83.
 _ROWS_PER_THREAD_OF_A_STEP = 8
 
+# A call of compiled code, after which Ctrl-C is noticed and the progress bar moves.
+_CALL_SECONDS = 0.1
+# Trials of one thread and of several: some ten of the longest steps that are tried, and a thousandth of the time.
+_TRIAL_SECONDS = 0.001
+_LONG_STEP_SECONDS = 0.0003
+_SECONDS_BETWEEN_TRIALS = 1.0
+
 _setting: int | None = None
 _default: tuple[int, str] | None = None
 _forked = False
 _limit: ContextVar[int | None] = ContextVar("nnfast_num_threads", default=None)
-_running = threading.Lock()     # held by the thread that computes
-_runner = 0                     # which one that is
 
 
 def set_num_threads(num_threads: int | None) -> None:
@@ -105,30 +115,6 @@ def limited(count: int | None) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if count is None else num_threads(check_count("num_threads", count))
 
 
-class Region:
-    """A ``with`` block that computes: on one thread if another Python thread is in such a block.
-
-    Two teams on the same cores would wait for each other.
-    """
-
-    def __enter__(self) -> None:
-        global _runner
-        self._limited = None
-        self._runs = _running.acquire(blocking=False)
-        if self._runs:
-            _runner = threading.get_ident()
-        elif _runner != threading.get_ident():
-            self._limited = _limit.set(1)
-
-    def __exit__(self, *exception: object) -> None:
-        global _runner
-        if self._runs:
-            _runner = 0
-            _running.release()
-        elif self._limited is not None:
-            _limit.reset(self._limited)
-
-
 def explain() -> tuple[int, str]:
     """The number of threads, and in words where it comes from."""
     global _default
@@ -168,6 +154,48 @@ def for_inference(rows: int, multiply_adds: int) -> int:
     """Threads for so many rows and multiply-adds a row through a network."""
     most = rows * multiply_adds // _MULTIPLY_ADDS_PER_THREAD_OF_INFERENCE
     return 1 if most < 2 else min(get_num_threads(), most)
+
+
+class Pace:
+    """How many threads the steps of a network's fits get: all that are worth their while, or one if that is faster.
+
+    Where a cache line takes long from one core to the other, two threads can be slower than one although the work says
+    otherwise (10-45-45-10 with 128 rows: 87 instead of 46 microseconds a step in a bad hour of two virtual cores, 31
+    instead of 40 in a good one). So steps short enough for that are tried both ways, now and then.
+
+    Parameters
+    ----------
+    most : int
+        Threads that are worth their while.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._best = most
+        self._trials: list[int] = []                # numbers of threads yet to be tried
+        self._seconds: dict[int, float] = {}        # a step took at best, by their number
+        self._again = 0.0 if most > 1 else math.inf
+
+    def next(self) -> tuple[int, float]:
+        """Threads for the next steps, and after how many seconds to ask again."""
+        if not self._trials and time.perf_counter() > self._again:
+            self._trials, self._seconds = [self._most, 1], {}
+        return (self._trials[0], _TRIAL_SECONDS) if self._trials else (self._best, _CALL_SECONDS)
+
+    def learn(self, seconds: float) -> None:
+        """A step of those took so long."""
+        if not self._trials:
+            return
+        threads = self._trials.pop(0)
+        is_repeated = threads in self._seconds
+        self._seconds[threads] = min(seconds, self._seconds.get(threads, math.inf))
+        several, one = self._seconds[self._most], self._seconds.get(1, math.inf)
+        if several > _LONG_STEP_SECONDS:
+            self._trials = []
+        elif one < several and not is_repeated:
+            self._trials = [self._most]     # or has something else disturbed the first?
+        if not self._trials:
+            self._best = 1 if one < several else self._most
+            self._again = time.perf_counter() + _SECONDS_BETWEEN_TRIALS
 
 
 def _default_num_threads() -> tuple[int, str]:
@@ -236,9 +264,8 @@ def _quota_of(group: Path) -> float | None:
 
 
 def _after_fork_in_child() -> None:
-    global _forked, _running
+    global _forked
     _forked = True
-    _running = threading.Lock()     # its holder may not be in this process
 
 
 if hasattr(os, "register_at_fork"):

@@ -136,6 +136,7 @@ class Network:
             if isinstance(layer, Dropout):
                 layer.generator = self.generator
         self._chains = _inference.ChainCache()
+        self._paces: dict[tuple[int, int, int], _threads.Pace] = {}
         self._gradient_plans = _gradient_plan.GradientPlans()
         self._by_blocks = all(hasattr(layer, "infer") for layer in self.layers.values())
         self._told_mode = {name for name, layer in self.layers.items() if _takes_mode(layer)}
@@ -222,8 +223,7 @@ class Network:
 
     def _scores(self, rows: np.ndarray, out: np.ndarray | None, chain: _inference.Chain | None) -> np.ndarray:
         if chain is None:
-            with _threads.Region():
-                return _put(self._predicted(rows), out)
+            return _put(self._predicted(rows), out)
         x = _validation.floats("x", rows)
         shape = x.shape[0], chain.outputs
         if out is not None:

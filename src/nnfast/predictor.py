@@ -1,5 +1,7 @@
 """A network made ready for one kind of call, many times over."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,11 @@ if TYPE_CHECKING:
     from nnfast.network import Network
 
 __all__ = ["Predictor"]
+
+
+def _is_refused(*_: Any) -> bool:
+    """What takes every call of a network that must run layer by layer the long way."""
+    return False
 
 
 class Predictor:
@@ -52,16 +59,13 @@ class Predictor:
         self.batch_size = _validation.check_count("batch_size", batch_size)
         chain = network._chain()
         self._chain = chain if chain is not None and chain.is_live else None
-        # Of x and y in calls that take the short way; None: there is none.
-        self._x_shape: tuple[int, int] | None = None
+        self._threads, self._y_shape, self._dtype = 1, (0, 0), network.dtype
+        self._infer: Callable[..., bool] = _is_refused
         if self._chain is not None:
-            self._x_shape = self.batch_size, self._chain.inputs
-            self._y_shape = self.batch_size, self._chain.outputs
-            self._dtype = network.dtype
-            self._threads = self._chain.threads(self.batch_size)
+            self._threads, self._y_shape = self._chain.threads(self.batch_size), (self.batch_size, self._chain.outputs)
             ours = kernels(network.dtype)
-            self._scratch = ours.Scratch(np.empty(self._chain.scratch_size(self.batch_size, self._threads), np.uint8))
-            self._stages, self._infer = self._chain.stages, ours.infer
+            scratch = ours.Scratch(np.empty(self._chain.scratch_size(self.batch_size, self._threads), np.uint8))
+            self._infer = partial(ours.infer, self._chain.stages, scratch)
 
     def __call__(self, x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Scores of the last layer, before softmax or sigmoid.
@@ -88,20 +92,11 @@ class Predictor:
         """
         try:
             y = np.empty(self._y_shape, self._dtype) if out is None else out
-            # What is unusual does not pass here, or is refused by the kernel's memoryviews, and takes the long way.
-            if x.shape == self._x_shape and y.shape == self._y_shape:   # type: ignore[union-attr]
-                if self._threads == 1:
-                    if self._infer(self._stages, self._scratch, x, y, 1):
-                        return y
-                elif self._computed_by_all(x, y):
-                    return y
-        except (AttributeError, TypeError, ValueError):
+            # What is unusual is refused by the kernel or its memoryviews, and takes the long way.
+            if self._infer(x, y, self.batch_size,
+                           1 if self._threads == 1 else min(self._threads, _threads.get_num_threads())):
+                return y
+        except (TypeError, ValueError):
             pass
         rows = _validation.at_most_rows(self.network._input(x), self.batch_size)
         return self.network._scores(rows, out, self._chain)
-
-    def _computed_by_all(self, x: Any, y: Any) -> bool:
-        with _threads.Region():
-            threads = min(self._threads, _threads.get_num_threads())
-            done: bool = self._infer(self._stages, self._scratch, x, y, threads)
-        return done

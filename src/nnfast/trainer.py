@@ -230,8 +230,7 @@ def _layer_by_layer(
 ) -> _Results:
     for number in range(1, epochs + 1):
         started = time.perf_counter()
-        with _threads.Region():
-            loss, accuracy = _epoch(network, x, t, batch_size, optimizer, shuffle, number, bar)
+        loss, accuracy = _epoch(network, x, t, batch_size, optimizer, shuffle, number, bar)
         yield loss, accuracy, time.perf_counter() - started
 
 
