@@ -10,6 +10,7 @@ import bench_demo
 import bench_inference
 import bench_kernels
 import bench_layers
+import bench_neighbours
 import bench_training
 
 if __name__ == "__main__":
@@ -17,6 +18,7 @@ if __name__ == "__main__":
     for benchmark in (bench_training, bench_inference, bench_layers, bench_kernels):
         print(flush=True)
         status |= benchmark.main(sys.argv[1:])
-    print(flush=True)
-    status |= bench_cores.main([option for option in sys.argv[1:] if option == "--quick"])
+    for benchmark in (bench_cores, bench_neighbours):
+        print(flush=True)
+        status |= benchmark.main([option for option in sys.argv[1:] if option == "--quick"])
     sys.exit(status)

@@ -19,6 +19,7 @@ import bench_demo
 import bench_inference
 import bench_kernels
 import bench_layers
+import bench_neighbours
 import bench_training
 import peak
 import peers
@@ -26,7 +27,7 @@ import problems
 import timing
 from numpy_mlp import NumpyMLP
 
-from nnfast import _kernels, load_digits
+from nnfast import _kernels, get_num_threads, load_digits, set_num_threads
 
 CASES = {
     f"{module.__name__}: {case.name}": case
@@ -216,6 +217,24 @@ def test_the_model_of_cores():
     two = bench_cores.modelled(problem, 80.0, 2, 0.005)
     assert bench_cores.fetch_of(problem, 80.0, two, 2) == pytest.approx(0.005)
     assert 40 < two < 80 < bench_cores.modelled(problem, 80.0, 64, 1.0)
+
+
+@pytest.mark.parametrize("case", bench_neighbours.cases(), ids=lambda case: case.name)
+def test_one_thread_and_the_default_compute_the_same(case):
+    contestants = [case.contestants[name] for name in (timing.OURS, bench_neighbours.ONE_THREAD)]
+    try:
+        ours, one = (contestant.make(*contestant.arguments)() for contestant in contestants)
+        assert get_num_threads() == 1
+    finally:
+        set_num_threads(None)
+    for found, expected in zip(ours, one, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_neighbours_are_busy_and_end():
+    with bench_neighbours.neighbours(1) as (neighbour,):
+        assert neighbour.poll() is None
+    assert neighbour.poll() is not None
 
 
 def test_the_demo_compares_and_says_so(quickly, capsys, monkeypatch):
