@@ -116,7 +116,8 @@ cdef void _product_of_columns(
     cdef Py_ssize_t shift = width - columns if outputs >= lanes else 0
     # Rows of weights that can be read so; others follow one by one.
     cdef Py_ssize_t depth = stage.inputs if shift or columns == width else stage.inputs - (lanes - 1) // outputs
-    cdef Py_ssize_t k, row, j
+    cdef Py_ssize_t k, row, j, vector
+    cdef floating factor
     depth = depth // GROUP * GROUP if depth > 0 else 0
     memset(sums, 0, rows * width * sizeof(sums[0]))
     for k in range(depth // GROUP):
@@ -124,10 +125,12 @@ cdef void _product_of_columns(
                     weights + k * GROUP * outputs + whole - shift, outputs, sums, vectors, lanes)
     for row in range(rows):
         for k in range(depth, stage.inputs):
-            for j in range(whole):
-                sums[row * width + j] += <floating>a[row * a_row + k] * weights[k * outputs + j]
-            for j in range(whole, columns):
-                sums[row * width + j + shift] += <floating>a[row * a_row + k] * weights[k * outputs + j]
+            factor = <floating>a[row * a_row + k]
+            for vector in range(columns // lanes):
+                for j in range(lanes):
+                    sums[row * width + vector * lanes + j] += factor * weights[k * outputs + vector * lanes + j]
+            for j in range(columns // lanes * lanes, columns):
+                sums[row * width + j + shift] += factor * weights[k * outputs + j]
         for j in range(whole):
             c[row * c_row + first + j] = bias[j] + sums[row * width + j]
         for j in range(whole, columns):
