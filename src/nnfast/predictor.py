@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Predictor"]
 
 
-def _is_refused(*_: Any) -> bool:
-    """What takes every call of a network that must run layer by layer the long way."""
+def _does_nothing(*_: Any) -> bool:
+    """Stands for the kernel where a network must run layer by layer: every call goes the long way."""
     return False
 
 
@@ -60,7 +60,7 @@ class Predictor:
         chain = network._chain()
         self._chain = chain if chain is not None and chain.is_live else None
         self._threads, self._y_shape, self._dtype = 1, (0, 0), network.dtype
-        self._infer: Callable[..., bool] = _is_refused
+        self._infer: Callable[..., bool] = _does_nothing
         if self._chain is not None:
             self._threads, self._y_shape = self._chain.threads(self.batch_size), (self.batch_size, self._chain.outputs)
             ours = kernels(network.dtype)
