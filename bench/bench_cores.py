@@ -70,8 +70,6 @@ def main(argv: list[str] | None = None) -> int:
         measured[problem.name] = {count: timing.measure(case, count, rounds).median(timing.OURS) for count in counts}
         fetches.append(fetch_of(problem, measured[problem.name][1], measured[problem.name][counts[-1]], counts[-1]))
     fetch = statistics.median(fetches)
-    print("\n".join(f"{key}: {value}" for key, value in timing.facts("python bench/bench_cores.py", []).items()))
-    print(f"a line of weights from another core: {1e3 * fetch:.1f} ns (median of the problems)\n")
     lines = [["microseconds a step; m: by the model", *(f"{cores} cores" for cores in CORES), "fastest with"]]
     for problem in TRAINING:
         times = measured[problem.name]
@@ -79,10 +77,8 @@ def main(argv: list[str] | None = None) -> int:
         cells = [f"{times[cores]:,.0f}" if cores in times else f"{model[cores]:,.0f} m" for cores in CORES]
         best = min(CORES, key=lambda cores, times=times, model=model: times.get(cores, model[cores]))
         lines.append([problem.name, *cells, str(best)])
-    table = timing.markdown(lines)
-    print(table)
-    timing.RESULTS.mkdir(exist_ok=True)
-    (timing.RESULTS / "bench_cores.md").write_text(f"# A training step against the number of cores\n\n{table}\n")
+    found = f"a line of weights from another core: {1e3 * fetch:.1f} ns (median of the problems)"
+    timing.report_table("bench_cores", "A training step against the number of cores", found, lines)
     return 0
 
 

@@ -98,12 +98,7 @@ def main(argv: list[str] | None = None) -> int:
             with neighbours(count):
                 ratios.append(timing.measure(case, threads, rounds).ratio(ONE_THREAD))
         lines.append([case.name, *(f"{ratio:.2f}" for ratio in ratios)])
-    print("\n".join(f"{key}: {value}" for key, value in timing.facts("python bench/bench_neighbours.py", []).items()))
-    print(f"threads: {threads}\n")
-    table = timing.markdown(lines)
-    print(table)
-    timing.RESULTS.mkdir(exist_ok=True)
-    (timing.RESULTS / "bench_neighbours.md").write_text(f"# Training beside busy processes\n\n{table}\n")
+    timing.report_table("bench_neighbours", "Training beside busy processes", f"threads: {threads}", lines)
     return 0
 
 

@@ -334,6 +334,16 @@ def markdown(lines: list[list[str]]) -> str:
     )
 
 
+def report_table(benchmark: str, title: str, found: str, lines: list[list[str]]) -> None:
+    """Print the facts, a line about what was found and the table; write the table to `<benchmark>.md`."""
+    print("\n".join(f"{key}: {value}" for key, value in facts(f"python bench/{benchmark}.py", []).items()))
+    print(f"{found}\n")
+    text = markdown(lines)
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{benchmark}.md").write_text(f"# {title}\n\n{text}\n")
+
+
 def _figure(microseconds: float) -> str:
     return f"{microseconds:.1f}" if microseconds < 100 else f"{microseconds:,.0f}"
 

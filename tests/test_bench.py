@@ -231,6 +231,14 @@ def test_one_thread_and_the_default_compute_the_same(case):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_a_table_of_its_own_is_printed_with_the_facts_and_written(quickly, capsys):
+    timing.report_table("bench_x", "A title", "found: 3", [["what", "ratio"], ["one", "1.00"]])
+    printed = capsys.readouterr().out
+    for expected in ("command: python bench/bench_x.py", "CPU", "found: 3", "| one  |  1.00 |"):
+        assert expected in printed
+    assert (quickly / "bench_x.md").read_text().startswith("# A title\n\n| what | ratio |")
+
+
 def test_neighbours_are_busy_and_end():
     with bench_neighbours.neighbours(1) as (neighbour,):
         assert neighbour.poll() is None

@@ -30,7 +30,7 @@ _ROWS_PER_THREAD_OF_A_STEP = 8
 
 # A call of compiled code, after which Ctrl-C is noticed and the progress bar moves.
 _CALL_SECONDS = 0.1
-# Trials of one thread and of several: some ten of the longest steps that are tried, and a thousandth of the time.
+# Trials of one thread and of several: three of the longest steps that are tried, and a few thousandths of the time.
 _TRIAL_SECONDS = 0.001
 _LONG_STEP_SECONDS = 0.0003
 _SECONDS_BETWEEN_TRIALS = 1.0
