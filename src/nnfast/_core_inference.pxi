@@ -15,6 +15,9 @@ cdef enum:
     # 163, with 64 rows 821 instead of 856.
     FEW_ROWS_OF_NARROW = 16
     FEW_ROWS_OF_WIDE = 64
+    # Multiply-adds of all rows for which the GIL is kept: they take some 3 to 15 microseconds, and to give it up and
+    # take it again costs 0.1, where the process has other threads 0.2 (one row of 4-64-64-2: 1.25 instead of 1.04).
+    SHORT_WORK = 65536
 
 cdef struct Stage:
     int64_t code            # PRODUCT, COPY, or an operation on y in place
@@ -31,11 +34,16 @@ cdef class Chain:
     cdef const Stage[::1] stages
     cdef Py_ssize_t block_rows      # that go through the stages at a time
     cdef Py_ssize_t buffer_size     # elements of such a block of y
+    cdef Py_ssize_t work            # multiply-adds a row, with 16 for each value that another stage looks at
 
     def __cinit__(self, const Stage[::1] stages, Py_ssize_t block_rows, Py_ssize_t buffer_size):
+        cdef Py_ssize_t place
         self.stages = stages
         self.block_rows = block_rows
         self.buffer_size = buffer_size
+        self.work = 0
+        for place in range(stages.shape[0]):
+            self.work += stages[place].outputs * (stages[place].inputs if stages[place].code == PRODUCT else 16)
 
 
 cdef class Scratch:
@@ -330,6 +338,26 @@ cdef void _infer_share(
         row = row + inference.block_rows
 
 
+cdef void _infer(
+    Inference* inference, const given* x, floating* y, floating* memory, int num_threads
+) noexcept nogil:
+    """All rows through all stages."""
+    cdef const Stage* first = inference.stages
+    cdef floating* copies = memory + (num_threads + 1) * 2 * inference.buffer_size
+    inference.by_columns = _has_few_rows(inference, memory)
+    inference.skips_zeros = (
+        not inference.by_columns and first.code == PRODUCT
+        and first.inputs > 0 and _has_zeros(x, first.inputs, 1, inference.rows, first.inputs)
+        and _chunk_is_finite(<const floating*><uintptr_t>first.weights, 0, first.inputs * first.outputs))
+    if nnfast_assemble(&inference.team, num_threads) == 1:
+        _infer_share(inference, x, y, memory, copies, 0, 1)
+        return
+    with parallel(num_threads=num_threads):
+        _infer_share(inference, x, y, memory, copies, nnfast_thread_number(), nnfast_team_size())
+        nnfast_leave(&inference.team)
+    nnfast_disband(&inference.team)
+
+
 cdef bint _overlap(const void* a, Py_ssize_t a_bytes, const void* b, Py_ssize_t b_bytes) noexcept nogil:
     return <uintptr_t>a < <uintptr_t>b + b_bytes and <uintptr_t>b < <uintptr_t>a + a_bytes
 
@@ -345,7 +373,6 @@ def infer(
     """y = what the last stage gives. Returns False, and does nothing, if the shapes are others or x and y overlap."""
     cdef Inference inference
     cdef floating* memory = _aligned(<floating*>&scratch.memory[0])
-    cdef floating* copies
     cdef const Stage* first = &chain.stages[0]
     cdef const Stage* last = first + chain.stages.shape[0] - 1
     if x.shape[0] != rows or x.shape[1] != (first.inputs if first.inputs else 1):
@@ -355,20 +382,11 @@ def infer(
     if _overlap(&x[0, 0], x.shape[0] * x.shape[1] * <Py_ssize_t>sizeof(x[0, 0]),
                 &y[0, 0], y.shape[0] * y.shape[1] * <Py_ssize_t>sizeof(y[0, 0])):
         return False
-    with nogil:
-        inference.stages, inference.count, inference.rows = first, chain.stages.shape[0], x.shape[0]
-        inference.block_rows, inference.buffer_size = chain.block_rows, chain.buffer_size
-        inference.by_columns = _has_few_rows(&inference, memory)
-        inference.skips_zeros = (
-            not inference.by_columns and first.code == PRODUCT
-            and _has_zeros(&x[0, 0], x.shape[1], 1, x.shape[0], x.shape[1])
-            and _chunk_is_finite(<const floating*><uintptr_t>first.weights, 0, first.inputs * first.outputs))
-        copies = memory + (num_threads + 1) * 2 * chain.buffer_size
-        if nnfast_assemble(&inference.team, num_threads) == 1:
-            _infer_share(&inference, &x[0, 0], &y[0, 0], memory, copies, 0, 1)
-        else:
-            with parallel(num_threads=num_threads):
-                _infer_share(&inference, &x[0, 0], &y[0, 0], memory, copies, nnfast_thread_number(), nnfast_team_size())
-                nnfast_leave(&inference.team)
-            nnfast_disband(&inference.team)
+    inference.stages, inference.count, inference.rows = first, chain.stages.shape[0], x.shape[0]
+    inference.block_rows, inference.buffer_size = chain.block_rows, chain.buffer_size
+    if num_threads == 1 and rows * chain.work <= SHORT_WORK:
+        _infer(&inference, &x[0, 0], &y[0, 0], memory, 1)
+    else:
+        with nogil:
+            _infer(&inference, &x[0, 0], &y[0, 0], memory, num_threads)
     return True
