@@ -120,8 +120,8 @@ static void nnfast_wait(nnfast_barrier* barrier, int threads)
 /* Teams. Where other processes want the cores, threads that wait for each other at barriers get little done: with two
  * busy neighbours on two cores a step of 784-50-10 took ten times as long on two threads as on one. So each team counts
  * how long its threads have yielded, and when the threads of the last teams did less than NNFAST_WORTH times what one
- * would have done, the next ones have one thread, for a rest that doubles from a fiftieth of a second to two seconds
- * while new trials end likewise. */
+ * would have done, the next ones have one thread, for a rest that doubles from a tenth of a second to two seconds while
+ * new trials end likewise. */
 typedef struct {
     nnfast_barrier barrier;
     int32_t threads;
@@ -130,12 +130,15 @@ typedef struct {
 
 /* Two threads, one of which shares its core with a neighbour, do as much as one: they wait a quarter of their time. */
 #define NNFAST_WORTH 1.6
-/* So much yielding, in nanoseconds, is no accident: a neighbour's turn on a core takes some 3 to 4 milliseconds. */
-#define NNFAST_PATIENCE 10000000
+/* So much yielding, in nanoseconds, is a neighbour's turn on a core, some 3 to 4 milliseconds. With 10 milliseconds, bursts
+ * of 80 beside two neighbours were 0.88 instead of 0.96 times as fast as with one thread. */
+#define NNFAST_PATIENCE 3000000
 /* Teams are judged together until they have run so long: a tenth of a second. */
 #define NNFAST_MEMORY 100000000
-/* OpenBLAS's threads spin for some 25 to 75 milliseconds after each call: a neighbour that is soon gone. */
-#define NNFAST_SHORTEST_REST 20000000
+/* OpenBLAS's threads spin for some 25 to 75 milliseconds after each call: a neighbour that is gone after one rest. Calls
+ * of 1.5 ms on one thread, with such a product after every 200th, took 1.13 ms on two; with 20 milliseconds, which double
+ * to 160 before the spinning ends, 1.24 to 1.49. */
+#define NNFAST_SHORTEST_REST 100000000
 #define NNFAST_LONGEST_REST 2000000000
 
 static struct nnfast_all_teams {
