@@ -3,7 +3,7 @@
 #   make demo    train on the digits in the package, then the same in NumPy
 #   make test    the tests, against the installed package
 #   make lint    ruff, mypy --strict, cython-lint
-#   make bench   the benchmarks of the README, with the other libraries (80 minutes)
+#   make bench   the benchmarks of the README, with the other libraries (75 minutes)
 
 PYTHON ?= python3
 BIN := .venv/bin

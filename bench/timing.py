@@ -397,8 +397,6 @@ def run(
     options = sys.argv[1:] if argv is None else argv
     about = facts(shlex.join(["python", f"bench/{name}.py", *options]), known)
     peaks = peak.measured(arguments.threads) if any(case.flops for case in cases) else {}
-    if peaks:
-        about["FMA peak, float32"] = ", ".join(f"{count}: {gflops:,.0f} GFLOP/s" for count, gflops in peaks.items())
     print(f"{title}\n" + "\n".join(f"  {key}: {value}" for key, value in about.items()) + "\n", flush=True)
 
     rows, disagreements = [], []
@@ -408,6 +406,11 @@ def run(
             rows += [measure(case, count, QUICK_ROUNDS if arguments.quick else ROUNDS) for count in arguments.threads]
         except DisagreementError as error:
             disagreements.append(str(error))
+    if peaks:   # and once more: a busy neighbour may have held the first back (124 instead of 233 GFLOP/s, once)
+        again = peak.measured(arguments.threads)
+        peaks = {count: max(gflops, again[count]) for count, gflops in peaks.items()}
+        about["FMA peak, float32"] = ", ".join(f"{count}: {gflops:,.0f} GFLOP/s" for count, gflops in peaks.items())
+        print(f"FMA peak, float32: {about['FMA peak, float32']}\n")
     if rows:
         _report(rows, name, title, unit, about, peaks, as_rate)
     for line in disagreements:

@@ -129,6 +129,14 @@ def test_a_benchmark_prints_a_table_and_writes_json_a_long_table_and_a_chart(qui
     assert (quickly / "bench_x.md").read_text().count("| one ") == 3
 
 
+def test_the_peak_is_the_better_of_one_before_and_one_after_the_rounds(quickly, monkeypatch, capsys):
+    found = iter([{1: 3.0, 2: 4.0}, {1: 2.0, 2: 8.0}])
+    monkeypatch.setattr(peak, "measured", lambda counts: next(found))
+    assert timing.run("bench_x", "A title", "a call", [case("one", 1.0, flops=1000)], ["--quick", "--threads", "1", "2"]) == 0
+    assert "FMA peak, float32: 1: 3 GFLOP/s, 2: 8 GFLOP/s" in capsys.readouterr().out
+    assert json.loads((quickly / "bench_x.json").read_text())["peaks"] == {"1": 3.0, "2": 8.0}
+
+
 def test_only_the_peers_asked_for_take_part(quickly, capsys):
     assert timing.run("bench_x", "A title", "a call", [case("one", 1.0)],
                       ["--quick", "--threads", "1", "--against", "Other"]) == 0
