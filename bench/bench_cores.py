@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         best = min(CORES, key=lambda cores, times=times, model=model: times.get(cores, model[cores]))
         lines.append([problem.name, *cells, str(best)])
     found = f"a line of weights from another core: {1e3 * fetch:.1f} ns (median of the problems)"
-    timing.report_table("bench_cores", "A training step against the number of cores", found, lines)
+    timing.report_table("bench_cores", "A training step against the number of cores", found, lines, argv)
     return 0
 
 

@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
             with neighbours(count):
                 ratios.append(timing.measure(case, threads, rounds).ratio(ONE_THREAD))
         lines.append([case.name, *(f"{ratio:.2f}" for ratio in ratios)])
-    timing.report_table("bench_neighbours", "Training beside busy processes", f"threads: {threads}", lines)
+    timing.report_table("bench_neighbours", "Training beside busy processes", f"threads: {threads}", lines, argv)
     return 0
 
 

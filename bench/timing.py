@@ -210,6 +210,11 @@ DISTRIBUTIONS = {
 """Of the peers that are not NumPy, by the beginning of their names."""
 
 
+def _command(benchmark: str, argv: list[str] | None) -> str:
+    """What to type for the same; argv as a main program gets it, None for this process's own."""
+    return shlex.join(["python", f"bench/{benchmark}.py", *(sys.argv[1:] if argv is None else argv)])
+
+
 def facts(command: str, peers: list[str]) -> dict[str, str]:
     """What a figure means nothing without."""
     import nnfast
@@ -334,9 +339,9 @@ def markdown(lines: list[list[str]]) -> str:
     )
 
 
-def report_table(benchmark: str, title: str, found: str, lines: list[list[str]]) -> None:
+def report_table(benchmark: str, title: str, found: str, lines: list[list[str]], argv: list[str] | None) -> None:
     """Print the facts, a line about what was found and the table; write the table to `<benchmark>.md`."""
-    print("\n".join(f"{key}: {value}" for key, value in facts(f"python bench/{benchmark}.py", []).items()))
+    print("\n".join(f"{key}: {value}" for key, value in facts(_command(benchmark, argv), []).items()))
     print(f"{found}\n")
     text = markdown(lines)
     print(text)
@@ -394,8 +399,7 @@ def run(
         parser.error(f"no problem's name contains {arguments.only!r}")
     cases = [replace(case, contestants={who: contestant for who, contestant in case.contestants.items()
                                         if who == OURS or who in arguments.against}) for case in cases]
-    options = sys.argv[1:] if argv is None else argv
-    about = facts(shlex.join(["python", f"bench/{name}.py", *options]), known)
+    about = facts(_command(name, argv), known)
     peaks = peak.measured(arguments.threads) if any(case.flops for case in cases) else {}
     print(f"{title}\n" + "\n".join(f"  {key}: {value}" for key, value in about.items()) + "\n", flush=True)
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -359,6 +360,26 @@ def test_predict_may_be_called_from_many_threads(rng):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_other_python_threads_run_while_a_long_prediction_does():
+    network = Network([Affine(1000, 1000), Relu(), Affine(1000, 1000)], seed=1)
+    x = np.ones((5000, 1000), np.float32)
+    network.predict(x[:1])
+    times = []
+
+    def call():
+        times.append(time.perf_counter())
+        network.predict(x, num_threads=1)
+        times.append(time.perf_counter())
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    seen = []
+    while thread.is_alive():
+        seen.append(time.perf_counter())
+    begun, ended = times
+    assert any(begun + 0.25 * (ended - begun) < moment < begun + 0.75 * (ended - begun) for moment in seen)
 
 
 def test_copies_of_a_network_have_chains_of_their_own():

@@ -15,7 +15,7 @@ cdef enum:
     # 163, with 64 rows 821 instead of 856.
     FEW_ROWS_OF_NARROW = 16
     FEW_ROWS_OF_WIDE = 64
-    # Multiply-adds of all rows for which the GIL is kept: they take some 3 to 15 microseconds, and to give it up and
+    # Multiply-adds of all rows for which the GIL is kept: they take some 3 to 20 microseconds, and to give it up and
     # take it again costs 0.1, where the process has other threads 0.2 (one row of 4-64-64-2: 1.25 instead of 1.04).
     SHORT_WORK = 65536
 
@@ -34,7 +34,7 @@ cdef class Chain:
     cdef const Stage[::1] stages
     cdef Py_ssize_t block_rows      # that go through the stages at a time
     cdef Py_ssize_t buffer_size     # elements of such a block of y
-    cdef Py_ssize_t work            # multiply-adds a row, with 16 for each value that another stage looks at
+    cdef Py_ssize_t work            # multiply-adds a row, and for each value of another stage as many as GELU is worth
 
     def __cinit__(self, const Stage[::1] stages, Py_ssize_t block_rows, Py_ssize_t buffer_size):
         cdef Py_ssize_t place
@@ -43,7 +43,7 @@ cdef class Chain:
         self.buffer_size = buffer_size
         self.work = 0
         for place in range(stages.shape[0]):
-            self.work += stages[place].outputs * (stages[place].inputs if stages[place].code == PRODUCT else 16)
+            self.work += stages[place].outputs * (stages[place].inputs if stages[place].code == PRODUCT else 64)
 
 
 cdef class Scratch:

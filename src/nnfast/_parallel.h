@@ -131,7 +131,7 @@ typedef struct {
 /* Two threads, one of which shares its core with a neighbour, do as much as one: they wait a quarter of their time. */
 #define NNFAST_WORTH 1.6
 /* So much yielding, in nanoseconds, is a neighbour's turn on a core, some 3 to 4 milliseconds. With 10 milliseconds, bursts
- * of 80 beside two neighbours were 0.88 instead of 0.96 times as fast as with one thread. */
+ * of 80 beside two neighbours were 0.88 instead of 0.93 times as fast as with one thread. */
 #define NNFAST_PATIENCE 3000000
 /* Teams are judged together until they have run so long: a tenth of a second. */
 #define NNFAST_MEMORY 100000000
