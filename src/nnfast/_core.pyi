@@ -102,7 +102,19 @@ def adam_step(
     lr_t: float, beta1: float, beta2: float, shrink: float, num_threads: int,
 ) -> None: ...
 
+# The numerical gradient; the arguments of `evaluate` and `perturb` are described there
 def central_difference(f: Callable[[Any], float], x: Any, gradient: NDArray[float64], h: float) -> None: ...
+def evaluate(
+    stages: NDArray[void], x: NDArray[float64], labels: NDArray[int64], targets: NDArray[float64], losses: NDArray[float64],
+    powers: NDArray[float64], scratch: NDArray[float64], epsilon: float, block_columns: int, num_threads: int,
+) -> None: ...
+def perturbation_scratch(most_units: int, most_examples: int, block_columns: int, widest: int) -> int: ...
+def perturb(
+    stages: NDArray[void], items: NDArray[void], labels: NDArray[int64], targets: NDArray[float64],
+    losses: NDArray[float64], powers: NDArray[float64], scratch: NDArray[float64], h: float, epsilon: float,
+    most_units: int, most_examples: int, block_columns: int, widest: int, first_item: int, seconds: float,
+    num_threads: int,
+) -> int: ...
 
 # The engine: w (I, O), panels (I * O padded to whole vectors,); the arguments of `train` are described there
 def pack(w: Floats, panels: Floats) -> None: ...

@@ -54,6 +54,7 @@ cdef extern from "_parallel.h" nogil:
     int nnfast_team_size()
     Py_ssize_t nnfast_share(Py_ssize_t n, Py_ssize_t unit, int next)
     void nnfast_wait(nnfast_barrier* barrier, int threads)
+    int32_t nnfast_increment "NNFAST_INCREMENT" (int32_t* place)
     struct nnfast_all_teams:
         int64_t assembled, refused, rested
     nnfast_all_teams nnfast_teams
@@ -120,10 +121,10 @@ include "_core_products.pxi"
 include "_core_layers.pxi"
 include "_core_losses.pxi"
 include "_core_optimizers.pxi"
-include "_core_gradient.pxi"
 include "_core_panels.pxi"
 include "_core_plan.pxi"
 include "_core_updates.pxi"
 include "_core_operations.pxi"
 include "_core_step.pxi"
 include "_core_inference.pxi"
+include "_core_gradient.pxi"

@@ -220,6 +220,22 @@ cdef void _product_of_many_rows(
                      bias + _padded(stage.outputs, bias), bias, c, 0, rows)
 
 
+cdef inline void _map_in_place(int64_t code, double setting, floating* y, Py_ssize_t n) noexcept nogil:
+    """One activation or scaling, element by element."""
+    if code == RELU:
+        _relu(y, n)
+    elif code == LEAKY_RELU:
+        _leaky_relu(y, <floating>setting, n)
+    elif code == SIGMOID:
+        _sigmoid_in_place(y, n)
+    elif code == TANH:
+        _tanh_in_place(y, n)
+    elif code == GELU:
+        _gelu_forward_chunk(y, y, 0, n)
+    else:
+        _scaled_chunk(y, y, <floating>setting, 0, n)
+
+
 cdef void _operate_in_place(
     const Stage* stage, floating* y, Py_ssize_t y_row, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
@@ -231,18 +247,8 @@ cdef void _operate_in_place(
             _operate_in_place(stage, y - first + row * y_row, 0, 1, first, last)
         return
     n = n + (rows - 1) * y_row      # what lies between two rows is nobody's
-    if stage.code == RELU:
-        _relu(y, n)
-    elif stage.code == LEAKY_RELU:
-        _leaky_relu(y, <floating>stage.setting, n)
-    elif stage.code == SIGMOID:
-        _sigmoid_in_place(y, n)
-    elif stage.code == TANH:
-        _tanh_in_place(y, n)
-    elif stage.code == GELU:
-        _gelu_forward_chunk(y, y, 0, n)
-    elif stage.code == SCALE:
-        _scaled_chunk(y, y, <floating>stage.setting, 0, n)
+    if stage.code != NORMALIZE:
+        _map_in_place(stage.code, stage.setting, y, n)
     else:
         _batch_normalization_predict_row(
             y, <const floating*><uintptr_t>stage.weights + first, <const floating*><uintptr_t>stage.bias + first,

@@ -441,7 +441,22 @@ def perturbable(x: Any, h: float | None) -> float:
         )
     if not x.flags.writeable:
         raise ValueError("x is read-only, but is perturbed in place: pass x.copy()")
-    step = 1e-4 if h is None else check_number("h", h, 0)
-    if step == 0:
+    return step(1e-4 if h is None else h)
+
+
+def step(h: Any) -> float:
+    """The step of a central difference."""
+    number = check_number("h", h, 0)
+    if number == 0:
         raise ValueError("h is 0, but must be above 0")
-    return step
+    return number
+
+
+def all_float64(layer: str, params: dict[str, Any]) -> None:
+    """The parameters of a layer, which were to be converted wherever it keeps them."""
+    for key, array in params.items():
+        if not isinstance(array, np.ndarray) or array.dtype != np.float64 or not array.flags.writeable:
+            raise TypeError(
+                f"{key} of {layer} could not be converted to float64, which a numerical gradient needs: "
+                "keep it as an array in an attribute of the layer"
+            )
