@@ -21,6 +21,7 @@ PANEL_GRAIN: dict[str, int]
 UPDATE_ROWS: int
 UPDATE_DEPTH: int
 FEWEST_ROWS_BY_TILES: int
+LANES_LEFT_OUT: int
 FEWEST_BUFFER: int
 OPERATION_CODES: dict[str, int]
 OPTIMIZER_RULES: dict[str, int]
@@ -108,12 +109,19 @@ def evaluate(
     stages: NDArray[void], x: NDArray[float64], labels: NDArray[int64], targets: NDArray[float64], losses: NDArray[float64],
     powers: NDArray[float64], scratch: NDArray[float64], epsilon: float, block_columns: int, num_threads: int,
 ) -> None: ...
-def perturbation_scratch(most_units: int, most_examples: int, block_columns: int, widest: int) -> int: ...
+def pair_values(
+    x: NDArray[float64], first: int, pairs: NDArray[int32], examples: NDArray[int64], values: NDArray[float64],
+    table: NDArray[int32],
+) -> int: ...
+def sum_pairs(
+    pairs: NDArray[int32], differences: NDArray[float64], gradients: NDArray[float64], num_threads: int
+) -> None: ...
+def perturbation_scratch(most_units: int, most_lanes: int, block_columns: int, widest: int) -> int: ...
 def perturb(
     stages: NDArray[void], items: NDArray[void], labels: NDArray[int64], targets: NDArray[float64],
-    losses: NDArray[float64], powers: NDArray[float64], scratch: NDArray[float64], h: float, epsilon: float,
-    most_units: int, most_examples: int, block_columns: int, widest: int, first_item: int, seconds: float,
-    num_threads: int,
+    losses: NDArray[float64], powers: NDArray[float64], pair_examples: NDArray[int64], pair_values: NDArray[float64],
+    differences: NDArray[float64], kinks: NDArray[int32], scratch: NDArray[float64], h: float, epsilon: float,
+    most_units: int, most_lanes: int, block_columns: int, widest: int, first_item: int, seconds: float, num_threads: int,
 ) -> int: ...
 
 # The engine: w (I, O), panels (I * O padded to whole vectors,); the arguments of `train` are described there

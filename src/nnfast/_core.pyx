@@ -93,15 +93,16 @@ cdef enum:
 ISA = NNFAST_ISA.decode()
 OPENMP = NNFAST_OPENMP
 
-# What plans must know of the build (_plan.py, _inference.py): elements of a vector, vectors in a row of a panel,
-# columns of the narrowest tile, the rows of weights and of a batch in one piece of an update, and the rows below which
-# inference copies no weights.
+# What plans must know of the build (_plan.py, _inference.py, _numerical_gradient.py): elements of a vector, vectors in
+# a row of a panel, columns of the narrowest tile, the rows of weights and of a batch in one piece of an update, the
+# rows below which inference copies no weights, and the lanes of a numerical gradient that are left out together.
 VECTOR = {"float32": FLOAT_LANES, "float64": DOUBLE_LANES}
 PANEL_VECTORS = WIDEST
 PANEL_GRAIN = {"float32": FLOAT_GRAIN, "float64": DOUBLE_GRAIN}
 UPDATE_ROWS = ROW_BLOCK
 UPDATE_DEPTH = DEPTH_BLOCK
 FEWEST_ROWS_BY_TILES = FEW_ROWS_OF_NARROW
+LANES_LEFT_OUT = GROUP_OF_LANES
 FEWEST_BUFFER = SUMS_OF_FEW_ROWS + FEW_ROWS_OF_WIDE * FLOAT_LANES
 
 
@@ -128,3 +129,4 @@ include "_core_operations.pxi"
 include "_core_step.pxi"
 include "_core_inference.pxi"
 include "_core_gradient.pxi"
+include "_core_perturbation.pxi"

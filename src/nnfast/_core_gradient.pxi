@@ -1,17 +1,23 @@
 # The numerical gradient: of any Python function, one element after the other, and of a network, from only what each
 # perturbed parameter changes.
 #
-# A weight W[i, j] of an Affine layer is a factor of x[:, i] and of nothing else: it moves column j of the scores, in the
-# rows where x is not 0, and the activation after it moves there too. The next Affine layer adds that change, times row j
-# of its weights, to its own scores (a change of rank one), and only from there on is everything computed again. So the
-# loss is the same, at the same perturbed points, as when each of them is computed from the beginning.
+# A weight W[i, j] of an Affine layer is a factor of x[:, i] and of nothing else: it moves column j of the scores, in
+# the rows where x is not 0, and the activation after it moves there too. The next Affine layer adds that change, times
+# row j of its weights, to its own scores (a change of rank one), and only from there on is everything computed again.
+# So the loss is the same, at the same perturbed points, as when each of them is computed from the beginning.
 #
-# Everything is float64, and lies transposed: a row here is a unit, and the examples stand side by side. Then a change
-# that concerns one unit is contiguous, examples and perturbations alike fill vectors, also in a loss of ten classes, and
-# examples that are not changed are left out. Changed examples of several perturbations make up a block, which goes
-# through the rest of the network together, W.T @ block after W.T @ block.
+# How an example's loss moves depends on which of its inputs it is only through the input's value. So a value that an
+# example has several times (of MNIST's pixels that are not 0, 146 an image, 65 are different) is tried once for each
+# unit. A *pair* is an example with one of its values; the bias has an input too, 1. Each weight's gradient is then the
+# sum of what its pairs gave.
 #
-# Batch normalisation couples the examples of a batch: before one, all of them are changed, and blocks hold whole batches.
+# Everything is float64, and lies transposed: a row here is a unit, and the examples or pairs stand side by side as
+# *lanes*. Then what concerns one unit is contiguous, and vectors are full also in a loss of ten classes. The lanes that
+# several perturbations have changed make up a block, which goes through the rest of the network together, W.T @ block
+# after W.T @ block; those that a ReLU keeps still are left out, in groups of eight.
+#
+# Batch normalisation couples the examples of a batch. What comes before one is perturbed weight by weight, with all
+# examples as lanes, and blocks hold whole batches.
 
 def central_difference(f, x, double[::1] gradient, double h):
     """gradient[i] = (f(x with x[i] + h) - f(x with x[i] - h)) / (2 h), in the order of x.flat.
@@ -37,23 +43,21 @@ cdef struct GradientStage:
     int64_t code            # PRODUCT, BATCH_NORMALIZATION, what `_map_in_place` takes or, last of all, a loss
     int64_t inputs, outputs
     int64_t next_mixed      # the next stage that is a product or the loss
-    int64_t couples         # batch normalisation follows somewhere: a change of one example changes the others
-    # Addresses of float64, all in rows of units: nothing perturbed, but for the gradients
+    # Addresses of float64 in rows of units, nothing perturbed
     int64_t weights, bias   # (inputs, outputs), (outputs,); of batch normalisation gamma and beta
     int64_t x, y            # what goes in and comes out: (units, examples)
     int64_t normalized      # of batch normalisation: (units, examples)
-    int64_t dweights, dbias
-    int64_t kinks, bias_kinks   # int32, or 0: see `perturb`
     double setting          # slope, factor
 
 cdef struct GradientItem:
-    # What a thread takes on at a time: the weights from one input (or, if that is -1, the biases) to some units
-    int64_t stage, source, first_unit, last_unit
+    # What a thread takes on at a time: some units of a stage; of all weights some pairs or, if there are none, of one
+    # weight to each unit (the bias, if source is -1) all examples
+    int64_t stage, source, first_unit, last_unit, first_pair, last_pair
 
 cdef struct Segment:
-    # Of a block: one perturbation
-    Py_ssize_t unit, column, examples
-    bint is_above
+    # Of a block: lanes of one perturbation that follow each other
+    Py_ssize_t unit, lane, column, lanes
+    double sign             # of the perturbation
 
 cdef struct Perturbed:
     # What all threads read
@@ -68,8 +72,12 @@ cdef struct Perturbed:
     double* largest
     double* powers                  # exp(scores - largest)
     double* other_powers            # the sum of all but this class's
+    const int64_t* pair_examples    # (pairs,)
+    const double* pair_values
+    double* differences             # out (pairs or sources, units of the stage): of the losses above and below
+    int32_t* kinks                  # out likewise, or NULL: the first stage with a kink that was crossed, else count
     double h, epsilon
-    Py_ssize_t most_units, most_examples, block_columns, widest
+    Py_ssize_t most_units, most_lanes, block_columns, widest
     double* scratch
     Py_ssize_t scratch_size         # of each thread
     int32_t next_item               # nobody's yet
@@ -77,24 +85,26 @@ cdef struct Perturbed:
     int64_t deadline
     nnfast_team team
 
-cdef struct Bench:
+cdef struct Lanes:
     # A thread's own
-    double* changes         # (2 * units, examples): first the changed values, then what has changed
-    double* factors         # (examples,): how far a change of the parameter moves each
-    double* scores          # (outputs of the next product, examples)
+    Py_ssize_t count, padded    # of the lanes at hand, and the same in whole groups
+    int64_t* examples       # (lanes,): which these are
+    double* factors         # (lanes,): how far a change of the parameter moves each
+    double* changes         # (2 * units, lanes): the changed values, above and below; then what has changed
+    double* scores          # (outputs of the next product, lanes), nothing perturbed
+    double* differences     # (units, lanes)
+    int32_t* kinks          # (units, lanes)
     double* block           # (units, columns), and another one
     double* other_block
+    int64_t* block_examples     # (columns,)
     double* losses          # (columns,)
     double* largest
     double* total
-    double* differences     # (units,): of the losses above and below
-    int64_t* examples       # (examples,): which these are
-    int64_t* block_examples # (columns,)
     Segment* segments
     Py_ssize_t segment_count, columns
 
 cdef enum:
-    VECTOR_OF_EXAMPLES = 8  # that changed examples are filled up to; of every build's vectors a multiple
+    GROUP_OF_LANES = 8      # of every build's vectors a multiple
 
 
 cdef inline double* _values(int64_t address) noexcept nogil:
@@ -134,7 +144,7 @@ cdef void _cross_entropies(const double* total, Py_ssize_t n, double epsilon, do
 
 
 cdef inline double _sigmoid_loss(double score, double t) noexcept nogil:
-    """-t log(y) - (1 - t) log(1 - y), y = sigmoid(score). log(1 + e) with all digits of a small e as W. Kahan does it."""
+    """-t log(y) - (1 - t) log(1 - y), y = sigmoid(score); log(1 + e) keeps all digits of a small e (W. Kahan)."""
     cdef double e = _exp(-fabs(score)), u = 1. + e, ratio
     ratio = e / (u - 1.) if u != 1. else 1.
     return (score if score > 0. else 0.) - score * t + (_log(u) * ratio if u != 1. else e)
@@ -183,7 +193,7 @@ cdef void _multiply_columns(
 cdef void _normalize_unit(
     double* y, double* normalized, Py_ssize_t n, double gamma, double beta
 ) noexcept nogil:
-    """y (n,) = gamma * normalized + beta, normalized = (y - mean) / sqrt(variance + 1e-6). They may be the same array."""
+    """y (n,) = gamma * normalized + beta, normalized = (y - mean) / sqrt(variance + 1e-6); perhaps the same array."""
     cdef double mean = _total(y, n) / n, variance = 0, deviation
     cdef double parts[LANES]
     cdef Py_ssize_t i, j
@@ -207,7 +217,7 @@ cdef void _evaluate_share(Perturbed* all, int share, int shares) noexcept nogil:
     cdef const GradientStage* stage
     cdef const double* scores
     cdef double* y
-    cdef Py_ssize_t place, unit, first, last, vectors = all.row // VECTOR_OF_EXAMPLES
+    cdef Py_ssize_t place, unit, first, last, vectors = all.row // GROUP_OF_LANES
     for place in range(all.count - 1):
         stage = all.stages + place
         first, last = stage.outputs * share // shares, stage.outputs * (share + 1) // shares
@@ -224,8 +234,8 @@ cdef void _evaluate_share(Perturbed* all, int share, int shares) noexcept nogil:
         else:
             _map_in_place(stage.code, stage.setting, y + first * all.row, (last - first) * all.row)
     nnfast_wait(&all.team.barrier, shares)
-    first = vectors * share // shares * VECTOR_OF_EXAMPLES
-    last = vectors * (share + 1) // shares * VECTOR_OF_EXAMPLES
+    first = vectors * share // shares * GROUP_OF_LANES
+    last = vectors * (share + 1) // shares * GROUP_OF_LANES
     last = last if last < all.examples else all.examples
     stage = all.stages + all.count - 1
     scores = _values(stage.x)
@@ -236,7 +246,8 @@ cdef void _evaluate_share(Perturbed* all, int share, int shares) noexcept nogil:
 
 
 cdef void _losses_of_examples(
-    const Perturbed* all, const GradientStage* loss, const double* scores, Py_ssize_t first, Py_ssize_t n, double* scratch
+    const Perturbed* all, const GradientStage* loss, const double* scores, Py_ssize_t first, Py_ssize_t n,
+    double* scratch,
 ) noexcept nogil:
     """The losses of n examples from first on and, for softmax, the tables of its powers."""
     cdef double* total = scratch
@@ -302,380 +313,3 @@ cdef inline void _set_powers(Perturbed* all, double* powers) noexcept nogil:
     all.largest = powers
     all.powers = powers + all.row
     all.other_powers = powers + (1 + all.stages[all.count - 1].inputs) * all.row
-
-
-# One unit perturbed
-
-cdef Py_ssize_t _changed_examples(
-    const Perturbed* all, const GradientItem* item, Py_ssize_t* next, int64_t* examples, double* factors
-) noexcept nogil:
-    """Some of the examples that a parameter changes, from next on, and how far: it is a factor of that.
-
-    Returns how many they are. A vector is filled up with the first example, which is not changed.
-    """
-    cdef const GradientStage* stage = all.stages + item.stage
-    cdef const double* x = NULL
-    cdef Py_ssize_t n = 0, example = next[0], i
-    if stage.code == PRODUCT and item.source >= 0:
-        x = _values(stage.x) + item.source * all.row
-    while example < all.examples and n < all.most_examples:
-        examples[n] = example
-        factors[n] = 1. if x == NULL else x[example]
-        n = n + 1 if stage.couples or factors[n] != 0 else n
-        example = example + 1
-    next[0] = example
-    for i in range(n, _in_whole(n, VECTOR_OF_EXAMPLES)):
-        examples[i] = 0
-        factors[i] = 0
-    return n
-
-
-cdef inline bint _crosses(const double* x, const double* before, const int64_t* examples, Py_ssize_t n) noexcept nogil:
-    """Whether x (n,) is on the other side of 0 than before, in any example."""
-    cdef Py_ssize_t j
-    cdef bint crosses = False
-    for j in range(n):
-        crosses = crosses or (x[j] > 0) != (before[examples[j]] > 0)
-    return crosses
-
-
-cdef inline bint _has_kink(const GradientStage* stage) noexcept nogil:
-    return stage.code == RELU or stage.code == LEAKY_RELU
-
-
-cdef void _mark(const GradientStage* stage, const GradientItem* item, Py_ssize_t unit, Py_ssize_t place) noexcept nogil:
-    """That stage `place` has a kink within h of a parameter, unless an earlier one has."""
-    cdef int32_t* kinks
-    if item.source < 0:
-        kinks = <int32_t*><uintptr_t>stage.bias_kinks + unit
-    else:
-        kinks = <int32_t*><uintptr_t>stage.kinks + item.source * stage.outputs + unit
-    if kinks[0] < 0:
-        kinks[0] = <int32_t>place
-
-
-cdef inline double _parameter(const GradientStage* stage, const GradientItem* item, Py_ssize_t unit) noexcept nogil:
-    if item.source < 0:
-        return _values(stage.bias)[unit]
-    return _values(stage.weights)[(item.source * stage.outputs if stage.code == PRODUCT else 0) + unit]
-
-
-cdef void _perturb_unit(
-    const Perturbed* all, const GradientItem* item, const Bench* bench, Py_ssize_t unit, Py_ssize_t n, double* changed
-) noexcept nogil:
-    """changed (2, n): the values of a unit of the item's stage, its parameter h above and h below.
-
-    h as it is after rounding, as if the parameter had been replaced.
-    """
-    cdef const GradientStage* stage = all.stages + item.stage
-    cdef const double* y = _values(stage.y) + unit * all.row
-    cdef const double* normalized = _values(stage.normalized) + unit * all.row
-    cdef double value = _parameter(stage, item, unit)
-    cdef double above = (value + all.h) - value, below = value - (value - all.h)
-    cdef Py_ssize_t j
-    if stage.code == BATCH_NORMALIZATION and item.source >= 0:
-        for j in range(n):
-            changed[j] = y[bench.examples[j]] + above * normalized[bench.examples[j]]
-            changed[n + j] = y[bench.examples[j]] - below * normalized[bench.examples[j]]
-    else:
-        for j in range(n):
-            changed[j] = y[bench.examples[j]] + above * bench.factors[j]
-            changed[n + j] = y[bench.examples[j]] - below * bench.factors[j]
-
-
-cdef void _follow_units(
-    const Perturbed* all, const GradientItem* item, const Bench* bench, Py_ssize_t n, Py_ssize_t examples, bint marks
-) noexcept nogil:
-    """The changed units through the stages that leave them apart, up to the next product or the loss."""
-    cdef const GradientStage* stage
-    cdef Py_ssize_t units = item.last_unit - item.first_unit, place, q, unit
-    for place in range(item.stage + 1, all.stages[item.stage].next_mixed):
-        stage = all.stages + place
-        if marks and _has_kink(stage):
-            for q in range(2 * units):
-                unit = item.first_unit + q // 2
-                if _crosses(bench.changes + q * n, _values(stage.x) + unit * all.row, bench.examples, examples):
-                    _mark(all.stages + item.stage, item, unit, place)
-        if stage.code == BATCH_NORMALIZATION:
-            for q in range(2 * units):
-                unit = item.first_unit + q // 2
-                _normalize_unit(bench.changes + q * n, bench.changes + q * n, all.examples,
-                                _values(stage.weights)[unit], _values(stage.bias)[unit])
-        else:
-            _map_in_place(stage.code, stage.setting, bench.changes, 2 * units * n)
-
-
-cdef void _difference_of_softmax(
-    const Perturbed* all, const Bench* bench, Py_ssize_t unit, Py_ssize_t n, const double* scores, double* losses
-) noexcept nogil:
-    """losses (n,) with the scores of one class changed: of the other classes only the sum of their powers counts."""
-    cdef const double* powers = all.powers
-    cdef const double* others = all.other_powers + unit * all.row
-    cdef Py_ssize_t j, example, label
-    cdef double d, own
-    for j in range(n):
-        example = bench.examples[j]
-        d = scores[j] - all.largest[example]
-        own = _exp(-fabs(d))    # the larger one of the powers of d and 0 is 1
-        bench.total[j] = others[example] * own + 1. if d > 0. else others[example] + own
-    for j in range(n):
-        example = bench.examples[j]
-        label = all.labels[example]
-        d = scores[j] - all.largest[example]
-        own = d if label == unit else _values(all.stages[all.count - 1].x)[label * all.row + example] - all.largest[example]
-        losses[j] = own - (d if d > 0. else 0.)
-    _cross_entropies(bench.total, n, all.epsilon, losses)
-
-
-cdef double _difference_of_column(
-    const Perturbed* all, const Bench* bench, Py_ssize_t unit, Py_ssize_t n, Py_ssize_t examples, const double* scores
-) noexcept nogil:
-    """How far the losses of all examples move when one output's scores are these."""
-    cdef const GradientStage* loss = all.stages + all.count - 1
-    cdef const double* t = all.targets + unit * all.row
-    cdef const double* before = _values(loss.x) + unit * all.row
-    cdef double* losses = bench.losses
-    cdef Py_ssize_t j, example
-    cdef double a, b
-    if loss.code == SOFTMAX_LOSS:
-        _difference_of_softmax(all, bench, unit, n, scores, losses)
-        for j in range(n):
-            losses[j] -= all.losses[bench.examples[j]]
-    elif loss.code == SIGMOID_LOSS:
-        for j in range(n):
-            example = bench.examples[j]
-            losses[j] = _sigmoid_loss(scores[j], t[example]) - _sigmoid_loss(before[example], t[example])
-    else:
-        for j in range(n):
-            example = bench.examples[j]
-            a, b = scores[j] - t[example], before[example] - t[example]
-            losses[j] = 0.5 * a * a - 0.5 * b * b
-    return _total(losses, examples)
-
-
-# A block of changed examples
-
-cdef void _add_to_block(
-    const Perturbed* all, const GradientStage* mixed, Bench* bench, Py_ssize_t unit, const double* change, Py_ssize_t n,
-    Py_ssize_t examples, bint is_above, Py_ssize_t relative_unit,
-) noexcept nogil:
-    """The scores of a product, in which one input has changed, at the end of the block."""
-    cdef const double* weights = _values(mixed.weights) + unit * mixed.outputs
-    cdef double* block = bench.block + bench.columns
-    cdef Segment* segment = bench.segments + bench.segment_count
-    cdef Py_ssize_t o, j
-    cdef double weight
-    for o in range(mixed.outputs):
-        weight = weights[o]
-        for j in range(n):
-            block[o * all.block_columns + j] = bench.scores[o * all.most_examples + j] + change[j] * weight
-    for j in range(n):
-        bench.block_examples[bench.columns + j] = bench.examples[j]
-    segment.unit, segment.column, segment.examples, segment.is_above = relative_unit, bench.columns, examples, is_above
-    bench.segment_count = bench.segment_count + 1
-    bench.columns = bench.columns + n
-
-
-cdef void _mark_crossings(
-    const Perturbed* all, const GradientItem* item, const Bench* bench, const double* block, Py_ssize_t place
-) noexcept nogil:
-    cdef const GradientStage* stage = all.stages + place
-    cdef const Segment* segment
-    cdef Py_ssize_t s, o
-    for s in range(bench.segment_count):
-        segment = bench.segments + s
-        for o in range(stage.outputs):
-            if _crosses(block + o * all.block_columns + segment.column, _values(stage.x) + o * all.row,
-                        bench.block_examples + segment.column, segment.examples):
-                _mark(all.stages + item.stage, item, item.first_unit + segment.unit, place)
-                break
-
-
-cdef void _finish_block(const Perturbed* all, const GradientItem* item, Bench* bench, bint marks) noexcept nogil:
-    """The block through what follows its product, and its losses to the perturbations that they are of."""
-    cdef const GradientStage* stage
-    cdef const Segment* segment
-    cdef double* block = bench.block
-    cdef double* other = bench.other_block
-    cdef double* losses = bench.losses
-    cdef Py_ssize_t place, s, o, j, row = all.block_columns
-    cdef double difference
-    for place in range(all.stages[item.stage].next_mixed + 1, all.count - 1):
-        stage = all.stages + place
-        if marks and _has_kink(stage):
-            _mark_crossings(all, item, bench, block, place)
-        if stage.code == PRODUCT:
-            _multiply_columns(stage, block, other, row, bench.columns, 0, stage.outputs)
-            block, other = other, block
-        elif stage.code == BATCH_NORMALIZATION:
-            for s in range(bench.segment_count):
-                for o in range(stage.outputs):
-                    _normalize_unit(block + o * row + bench.segments[s].column,
-                                    block + o * row + bench.segments[s].column, all.examples,
-                                    _values(stage.weights)[o], _values(stage.bias)[o])
-        else:
-            for o in range(stage.outputs):
-                _map_in_place(stage.code, stage.setting, block + o * row, bench.columns)
-    _losses_of_columns(all, block, row, bench.columns, bench.block_examples, bench.largest, bench.total, losses)
-    for j in range(bench.columns):
-        losses[j] -= all.losses[bench.block_examples[j]]
-    for s in range(bench.segment_count):
-        segment = bench.segments + s
-        difference = _total(losses + segment.column, segment.examples)
-        if segment.is_above:
-            bench.differences[segment.unit] += difference
-        else:
-            bench.differences[segment.unit] -= difference
-    bench.segment_count = bench.columns = 0
-
-
-cdef bint _all_zero(const double* x, Py_ssize_t n) noexcept nogil:
-    cdef double total = 0
-    cdef Py_ssize_t j
-    for j in range(n):
-        if x[j] != 0:
-            return False
-    return True
-
-
-cdef void _mix_units(
-    const Perturbed* all, const GradientItem* item, Bench* bench, Py_ssize_t n, Py_ssize_t examples, bint marks
-) noexcept nogil:
-    """What changed units make of the next product and of all that follows."""
-    cdef const GradientStage* mixed = all.stages + all.stages[item.stage].next_mixed
-    cdef const double* x
-    cdef double* change
-    cdef Py_ssize_t o, j, q, unit
-    for o in range(mixed.outputs):
-        x = _values(mixed.y) + o * all.row
-        for j in range(n):
-            bench.scores[o * all.most_examples + j] = x[bench.examples[j]]
-    for q in range(2 * (item.last_unit - item.first_unit)):
-        unit = item.first_unit + q // 2
-        change = bench.changes + q * n
-        x = _values(mixed.x) + unit * all.row
-        for j in range(n):
-            change[j] -= x[bench.examples[j]]
-        if _all_zero(change, examples):
-            continue
-        if bench.columns + n > all.block_columns:
-            _finish_block(all, item, bench, marks)
-        _add_to_block(all, mixed, bench, unit, change, n, examples, q % 2 == 0, q // 2)
-    if bench.columns:
-        _finish_block(all, item, bench, marks)
-
-
-cdef void _perturb_item(const Perturbed* all, const GradientItem* item, Bench* bench) noexcept nogil:
-    cdef const GradientStage* stage = all.stages + item.stage
-    cdef Py_ssize_t units = item.last_unit - item.first_unit, next = 0, n, examples, unit
-    cdef bint marks = stage.kinks != 0
-    cdef double* gradient = _values(stage.dbias) if item.source < 0 else _values(stage.dweights)
-    for unit in range(units):
-        bench.differences[unit] = 0
-    while next < all.examples:
-        examples = _changed_examples(all, item, &next, bench.examples, bench.factors)
-        n = _in_whole(examples, VECTOR_OF_EXAMPLES)
-        if n == 0:
-            continue
-        for unit in range(units):
-            _perturb_unit(all, item, bench, item.first_unit + unit, n, bench.changes + 2 * unit * n)
-        _follow_units(all, item, bench, n, examples, marks)
-        if stage.next_mixed < all.count - 1:
-            _mix_units(all, item, bench, n, examples, marks)
-            continue
-        for unit in range(units):
-            bench.differences[unit] += _difference_of_column(
-                all, bench, item.first_unit + unit, n, examples, bench.changes + 2 * unit * n)
-            bench.differences[unit] -= _difference_of_column(
-                all, bench, item.first_unit + unit, n, examples, bench.changes + (2 * unit + 1) * n)
-    if item.source > 0:
-        gradient = gradient + item.source * stage.outputs
-    for unit in range(units):
-        gradient[item.first_unit + unit] = bench.differences[unit] / all.examples / (2 * all.h)
-
-
-cdef void _perturb_share(Perturbed* all, int share) noexcept nogil:
-    """What one thread does: whatever items are left, until time is over."""
-    cdef Bench bench
-    cdef Py_ssize_t number
-    _lay_out(all, all.scratch + share * all.scratch_size, &bench)
-    while nnfast_clock() < all.deadline:
-        number = nnfast_increment(&all.next_item) - 1
-        if number >= all.item_count:
-            return
-        _perturb_item(all, all.items + number, &bench)
-
-
-cdef Py_ssize_t _lay_out(const Perturbed* all, double* memory, Bench* bench) noexcept nogil:
-    """A thread's arrays in its memory; returns their size in elements."""
-    cdef Py_ssize_t columns = all.block_columns, examples = all.most_examples
-    cdef Py_ssize_t most = columns if columns > examples else examples
-    cdef double* end = memory
-    bench.segment_count = bench.columns = 0
-    bench.changes, end = end, end + 2 * all.most_units * examples
-    bench.scores, end = end, end + all.widest * examples
-    bench.block, end = end, end + all.widest * columns
-    bench.other_block, end = end, end + all.widest * columns
-    bench.losses, end = end, end + most
-    bench.largest, end = end, end + most
-    bench.total, end = end, end + most
-    bench.factors, end = end, end + examples
-    bench.examples, end = <int64_t*>end, end + examples
-    bench.block_examples, end = <int64_t*>end, end + columns
-    bench.segments = <Segment*>end
-    end = end + columns // VECTOR_OF_EXAMPLES * (sizeof(Segment) // sizeof(double))
-    bench.differences, end = end, end + _in_whole(all.most_units, VECTOR_OF_EXAMPLES)
-    return end - memory
-
-
-def perturbation_scratch(Py_ssize_t most_units, Py_ssize_t most_examples, Py_ssize_t block_columns, Py_ssize_t widest):
-    """Elements of scratch memory that each thread of `perturb` needs."""
-    cdef Perturbed all
-    cdef Bench bench
-    cdef double nothing
-    all.most_units, all.most_examples = most_units, most_examples
-    all.block_columns, all.widest = block_columns, widest
-    return _lay_out(&all, &nothing, &bench)
-
-
-def perturb(
-    const GradientStage[::1] stages,
-    const GradientItem[::1] items,
-    const int64_t[::1] labels,      # in   (B,)             of softmax
-    const double[:, ::1] targets,   # in   (O, row)         of the other losses
-    double[::1] losses,             # in   (B,)             as `evaluate` left them
-    double[:, ::1] powers,          # in   (2 C + 1, row)   likewise
-    double[::1] scratch,
-    double h,
-    double epsilon,                 # inside the logarithm of softmax's cross-entropy
-    Py_ssize_t most_units,          # of an item
-    Py_ssize_t most_examples,       # at a time; all of them, in whole vectors, where a stage couples them
-    Py_ssize_t block_columns,       # at least as many
-    Py_ssize_t widest,              # outputs of a stage
-    Py_ssize_t first_item,
-    double seconds,
-    int num_threads,
-):
-    """The gradients of each item's parameters; returns the first item that is left to do when time is over.
-
-    Where asked for, also for each parameter the first ReLU that has a kink within h: -1 is none, and must be there.
-    """
-    cdef Perturbed all
-    all.stages, all.count = &stages[0], stages.shape[0]
-    all.items, all.item_count, all.next_item = &items[0], items.shape[0], <int32_t>first_item
-    all.row, all.examples = powers.shape[1], losses.shape[0]
-    all.labels, all.targets, all.losses = &labels[0], &targets[0, 0], &losses[0]
-    _set_powers(&all, &powers[0, 0])
-    all.h, all.epsilon = h, epsilon
-    all.most_units, all.most_examples, all.block_columns, all.widest = most_units, most_examples, block_columns, widest
-    all.scratch, all.scratch_size = _aligned(&scratch[0]), (scratch.shape[0] - 8) // num_threads // 8 * 8
-    all.deadline = nnfast_clock() + <int64_t>(seconds * 1e9)
-    with nogil:
-        if nnfast_assemble(&all.team, num_threads) == 1:
-            _perturb_share(&all, 0)
-        else:
-            with parallel(num_threads=num_threads):
-                _perturb_share(&all, nnfast_thread_number())
-                nnfast_leave(&all.team)
-            nnfast_disband(&all.team)
-    return min(all.next_item, items.shape[0])

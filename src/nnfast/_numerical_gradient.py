@@ -4,6 +4,7 @@ Layout of a stage and of an item, and the technique: `_core_gradient.pxi`.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,23 +23,24 @@ _FLOAT64 = np.dtype(np.float64)
 
 _STAGE = np.dtype(
     [(name, np.int64) for name in (
-        "code", "inputs", "outputs", "next_mixed", "couples", "weights", "bias", "x", "y", "normalized", "dweights",
-        "dbias", "kinks", "bias_kinks",
+        "code", "inputs", "outputs", "next_mixed", "weights", "bias", "x", "y", "normalized",
     )]
     + [("setting", np.float64)]
 )
-_ITEM = np.dtype([(name, np.int64) for name in ("stage", "source", "first_unit", "last_unit")])
+_ITEM = np.dtype([(name, np.int64) for name in (
+    "stage", "source", "first_unit", "last_unit", "first_pair", "last_pair",
+)])
 
 _IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH", Gelu: "GELU"}
 _LOSSES = {SoftmaxWithLoss: "SOFTMAX_LOSS", SigmoidWithLoss: "SIGMOID_LOSS", IdentityWithLoss: "IDENTITY_LOSS"}
 
-_VECTOR = 8             # of examples, which every build's vectors divide
-_MOST_UNITS = 32        # of an item: their next scores are fetched once
-_UNIT_VALUES = 8192     # of an item's units for all examples, twice: a part of the L2 cache
-_BLOCK_BYTES = 1 << 20
-# Columns of a block of changed examples: whole panels of every build, and an odd number of cache lines, so that a
-# column's units do not all fall into the same few sets of a cache.
+_MOST_UNITS = 16        # of an item: what the next product gives is fetched once for all of them
+_MOST_CHANGES = 8192    # of an item, units by lanes: twice that, in bytes, is a part of the L2 cache
+_BLOCK_BYTES = 1 << 20  # of two blocks
+# Columns of a block: whole panels of every build, and an odd number of cache lines, so that what belongs to one lane does
+# not all fall into the same few sets of a cache.
 _BLOCK_COLUMNS = (264, 216, 168, 120, 72, 24)
+_DIFFERENCES = 1 << 22  # of pairs by units that are kept at a time, 32 MiB
 _CALL_SECONDS = 0.1     # after which Ctrl-C is noticed
 BOOK_EPSILON = 1e-7
 """What the book adds to a probability before it takes its logarithm."""
@@ -64,69 +66,64 @@ class Perturbation:
 
     Attributes
     ----------
-    layers : list of str
-        Names of the layers that the stages are made of, by stage.
     kinks : dict of str to ndarray of int32
-        By key of `params`, if asked for: the stage of the first ReLU that has a kink within h, or -1.
+        By key of `params`, if asked for: the place in `layers` of the first ReLU that has a kink within h of the
+        parameter, or `no_kink`.
+    layers : list of str
+        Names of the layers that became stages.
     """
 
     def __init__(
         self, network: "Network", x: np.ndarray, t: ArrayLike, h: float, epsilon: float, *, finds_kinks: bool = False
     ) -> None:
-        self._network, self._h, self._epsilon = network, h, epsilon
+        self._network, self._h, self._epsilon, self._finds_kinks = network, h, epsilon, finds_kinks
         self._kernels = kernels(_FLOAT64)
+        self._codes = self._kernels.OPERATION_CODES
         self._examples = x.shape[0]
-        self._row = _memory.rows_apart(self._examples, _VECTOR, _FLOAT64)
+        self._group = self._kernels.LANES_LEFT_OUT
+        self._row = _memory.rows_apart(self._examples, self._group, _FLOAT64)
         self._arrays: list[np.ndarray] = []     # kept alive: the stages hold their addresses
-        self._x = np.zeros((x.shape[1], self._row))
-        self._x[:, : self._examples] = x.T
-        self._last = self._x
+        self._y = [np.zeros((x.shape[1], self._row))]   # what goes into each stage
+        self._y[0][:, : self._examples] = x.T
         self._stages: list[np.ndarray] = []
-        self._trained: list[int] = []           # stages with parameters
         self.layers: list[str] = []
-        self.kinks: dict[str, np.ndarray] = {}
-        self._gradients: dict[str, np.ndarray] = {}
-        keys = iter(network.params)
         for name, layer in network.layers.items():
-            self._add(name, layer, keys, finds_kinks)
-        self._stage("loss", _LOSSES[type(network.last_layer)], self._last.shape[0], keeps_y=False)
+            self._add(name, layer)
+        self._add_stage("loss", _LOSSES[type(network.last_layer)], self._y[-1].shape[0])
         self._look_ahead()
         self._set_targets(t)
-        self._plan_blocks()
+        self._set_sizes()
+        self.no_kink = len(self._stages)
+        self.kinks: dict[str, np.ndarray] = {}
+        self._gradients: dict[str, np.ndarray] = {}
 
-    def _add(self, name: str, layer: Any, keys: Any, finds_kinks: bool) -> None:
-        kind = type(layer)
+    def _add(self, name: str, layer: Any) -> None:
+        kind, inputs = type(layer), self._y[-1].shape[0]
         if kind is Affine:
-            self._stage(name, "PRODUCT", layer.outputs)
+            self._add_stage(name, "PRODUCT", layer.outputs)
+            self._set_parameters(layer.W, layer.b)
         elif kind is BatchNormalization:
-            self._stage(name, "BATCH_NORMALIZATION", self._last.shape[0])
-            self._stages[-1]["normalized"] = self._address(np.empty_like(self._last))
+            self._add_stage(name, "BATCH_NORMALIZATION", inputs)
+            self._set_parameters(layer.gamma, layer.beta)
+            self._stages[-1]["normalized"] = self._address(np.empty((inputs, self._row)))
         elif kind is Dropout:
-            self._stage(name, "SCALE", self._last.shape[0], 1.0 - layer.dropout_ratio)
+            self._add_stage(name, "SCALE", inputs, 1.0 - layer.dropout_ratio)
         elif kind is not Identity:
-            self._stage(name, _IN_PLACE[kind], self._last.shape[0], getattr(layer, "slope", 0))
-        if kind not in (Affine, BatchNormalization):
-            return
-        self._trained.append(len(self._stages) - 1)
-        for field, array in zip(("weights", "bias"), layer.params.values(), strict=True):
-            key, stage = next(keys), self._stages[-1]
-            stage[field] = self._address(np.ascontiguousarray(array, np.float64))
-            self._gradients[key] = np.empty(array.shape)
-            stage[f"d{field}"] = self._address(self._gradients[key])
-            if finds_kinks:
-                self.kinks[key] = np.full(array.shape, -1, np.int32)
-                stage["kinks" if field == "weights" else "bias_kinks"] = self._address(self.kinks[key])
+            self._add_stage(name, _IN_PLACE[kind], inputs, getattr(layer, "slope", 0))
 
-    def _stage(self, name: str, code: str, outputs: int, setting: float = 0, *, keeps_y: bool = True) -> None:
+    def _add_stage(self, name: str, code: str, outputs: int, setting: float = 0) -> None:
         stage = np.zeros((), _STAGE)
-        stage["code"], stage["setting"] = self._kernels.OPERATION_CODES[code], setting
-        stage["inputs"], stage["outputs"] = self._last.shape[0], outputs
-        stage["x"] = self._address(self._last)
-        if keeps_y:
-            self._last = np.empty((outputs, self._row))
-            stage["y"] = self._address(self._last)
+        stage["code"], stage["setting"] = self._codes[code], setting
+        stage["inputs"], stage["outputs"] = self._y[-1].shape[0], outputs
+        stage["x"] = self._address(self._y[-1])
+        self._y.append(np.empty((outputs, self._row)))
+        stage["y"] = self._address(self._y[-1])
         self._stages.append(stage)
         self.layers.append(name)
+
+    def _set_parameters(self, weights: np.ndarray, bias: np.ndarray) -> None:
+        self._stages[-1]["weights"] = self._address(np.ascontiguousarray(weights, np.float64))
+        self._stages[-1]["bias"] = self._address(np.ascontiguousarray(bias, np.float64))
 
     def _address(self, array: np.ndarray) -> int:
         self._arrays.append(array)
@@ -134,17 +131,19 @@ class Perturbation:
         return address
 
     def _look_ahead(self) -> None:
-        """What each stage must know of those that follow."""
-        codes = self._kernels.OPERATION_CODES
+        """What must be known of the stages that follow each one."""
         next_mixed, couples = len(self._stages) - 1, False
+        self._couples: list[bool] = []      # whether batch normalisation follows
         for place, stage in reversed(list(enumerate(self._stages))):
-            stage["next_mixed"], stage["couples"] = next_mixed, couples
-            if stage["code"] == codes["PRODUCT"]:
+            stage["next_mixed"] = next_mixed
+            self._couples.insert(0, couples)
+            if stage["code"] == self._codes["PRODUCT"]:
                 next_mixed = place
-            couples = couples or stage["code"] == codes["BATCH_NORMALIZATION"]
+            couples = couples or stage["code"] == self._codes["BATCH_NORMALIZATION"]
+        self._has_batches = couples
 
     def _set_targets(self, t: ArrayLike) -> None:
-        outputs = self._last.shape[0]
+        outputs = self._y[-1].shape[0]
         targets = self._network.last_layer.prepare(t, self._examples, outputs, _FLOAT64)
         self._labels, self._targets = np.zeros(1, np.int64), np.zeros((1, 1))
         self._powers = np.empty((2 * outputs + 1, self._row))
@@ -154,66 +153,124 @@ class Perturbation:
             self._targets = np.zeros((outputs, self._row))
             self._targets[:, : self._examples] = targets.T
 
-    def _plan_blocks(self) -> None:
-        """How many examples and units are taken at a time, and what work there is to share out."""
-        self._widest = max(int(stage["outputs"]) for stage in self._stages)
-        columns = max(_BLOCK_BYTES // (16 * self._widest), _BLOCK_COLUMNS[-1])
-        padded = -(-self._examples // _VECTOR) * _VECTOR
-        if any(stage["couples"] for stage in self._stages):
-            self._block_columns = _memory.rows_apart(max(1, min(columns, 264) // padded) * padded, _VECTOR, _FLOAT64)
-            self._most_examples = padded
-        else:
-            self._block_columns = next(fitting for fitting in _BLOCK_COLUMNS if fitting <= columns)
-            self._most_examples = min(padded, self._block_columns)
-        most_units = max(1, min(_MOST_UNITS, _UNIT_VALUES // self._most_examples))
-        items = []
-        self._most_units = 1
-        for place in self._trained:
-            stage = self._stages[place]
-            units = int(stage["outputs"])
-            parts = -(-units // most_units)
-            is_product = stage["code"] == self._kernels.OPERATION_CODES["PRODUCT"]
-            for source in range(-1, int(stage["inputs"]) if is_product else 1):
-                for part in range(parts):
-                    first, last = units * part // parts, units * (part + 1) // parts
-                    items.append((place, source, first, last))
-                    self._most_units = max(self._most_units, last - first)
-        self._items = np.array(items, _ITEM)
+    def _set_sizes(self) -> None:
+        """How many lanes and units are taken at a time."""
+        widest = max(int(stage["outputs"]) for stage in self._stages)
+        fitting = max(_BLOCK_BYTES // (2 * _FLOAT64.itemsize * widest), _BLOCK_COLUMNS[-1])
+        columns = self._pairs_of_item = next(columns for columns in _BLOCK_COLUMNS if columns <= fitting)
+        lanes = columns
+        if self._has_batches:
+            lanes = max(lanes, -(-self._examples // self._group) * self._group)
+            columns = max(columns, _memory.rows_apart(lanes, self._group, _FLOAT64))
+        self._most_units = max(1, min(_MOST_UNITS, _MOST_CHANGES // lanes))
+        self._sizes = self._most_units, lanes, columns, widest
 
     def gradients(self) -> dict[str, np.ndarray]:
         """The central differences by key of `params`."""
-        if not self._items.size:
-            return self._gradients
-        ours, stages, losses = self._kernels, np.array(self._stages), np.empty(self._examples)
-        sizes = self._most_units, self._most_examples, self._block_columns, self._widest
-        a_thread = -(-ours.perturbation_scratch(*sizes) // _VECTOR) * _VECTOR
-        threads = _threads.for_product(self._multiply_adds())
-        scratch = np.empty(threads * a_thread + _VECTOR)
-        ours.evaluate(stages, self._x, self._labels, self._targets, losses, self._powers, scratch, self._epsilon,
-                      self._block_columns, threads)
-        if not np.isfinite(losses).all():   # nor is any difference
-            return {key: np.full(gradient.shape, np.nan) for key, gradient in self._gradients.items()}
-        done = 0
-        while done < self._items.size:
-            done = ours.perturb(stages, self._items, self._labels, self._targets, losses, self._powers, scratch,
-                                self._h, self._epsilon, *sizes, done, _CALL_SECONDS, threads)
+        a_thread = -(-self._kernels.perturbation_scratch(*self._sizes) // 8) * 8      # whole cache lines
+        self._threads = _threads.for_product(self._multiply_adds())
+        self._scratch = np.empty(self._threads * a_thread + 8)
+        self._all_stages, self._losses = np.array(self._stages), np.empty(self._examples)
+        self._kernels.evaluate(self._all_stages, self._y[0], self._labels, self._targets, self._losses, self._powers,
+                               self._scratch, self._epsilon, self._sizes[2], self._threads)
+        is_finite = np.isfinite(self._losses).all()
+        keys = iter(self._network.params)
+        for place, stage in enumerate(self._stages):
+            if not stage["weights"]:
+                continue
+            is_product = stage["code"] == self._codes["PRODUCT"]
+            sources = int(stage["inputs"]) if is_product else 1
+            if not is_finite:       # nor is any difference
+                differences, kinks = np.full((sources + 1, int(stage["outputs"])), np.nan), _NO_KINKS
+            elif self._couples[place] or not is_product:
+                differences, kinks = self._differences_of_sources(place, sources)
+            else:
+                differences, kinks = self._differences_of_pairs(place)
+            self._keep(next(keys), differences[:-1], kinks[:-1], is_product)
+            self._keep(next(keys), differences[-1], kinks[-1:], True)
         self._add_penalty()
         return self._gradients
 
+    def _keep(self, key: str, differences: np.ndarray, kinks: np.ndarray, has_rows: bool) -> None:
+        shape = self._network.params[key].shape
+        self._gradients[key] = differences.reshape(shape) / (self._examples * 2 * self._h)
+        if self._finds_kinks:
+            self.kinks[key] = kinks.reshape(shape)
+
+    def _differences_of_sources(self, place: int, sources: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each parameter, one after the other, with all examples."""
+        outputs = int(self._stages[place]["outputs"])
+        items = [(place, source, first, last, 0, 0)
+                 for source in range(-1, sources) for first, last in self._unit_ranges(outputs)]
+        differences = np.empty((sources + 1, outputs))
+        kinks = np.empty(differences.shape, np.int32) if self._finds_kinks else _NO_KINKS
+        self._perturb(items, np.zeros(1, np.int64), np.zeros(1), differences, kinks)
+        return differences, kinks
+
+    def _differences_of_pairs(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each parameter, as sums over the pairs of an example and a value of its inputs."""
+        stage, x = self._stages[place], self._y[place]
+        sources, outputs = int(stage["inputs"]) + 1, int(stage["outputs"])
+        gradients = np.zeros((sources, outputs))
+        kinks = np.full(gradients.shape, self.no_kink, np.int32) if self._finds_kinks else _NO_KINKS
+        examples = max(1, min(self._examples, _DIFFERENCES // (sources * outputs)))
+        table = np.empty(1 << (2 * sources).bit_length(), np.int32)
+        pair_examples, pair_values = np.empty(sources * examples, np.int64), np.empty(sources * examples)
+        differences = np.empty((0, outputs))
+        for first in range(0, self._examples, examples):
+            pairs = np.empty((sources, min(examples, self._examples - first)), np.int32)
+            count = self._kernels.pair_values(x, first, pairs, pair_examples, pair_values, table)
+            if len(differences) < count:
+                differences = np.empty((count, outputs))
+            kinks_of_pairs = np.empty((count, outputs), np.int32) if self._finds_kinks else _NO_KINKS
+            parts = range(0, count, self._pairs_of_item)
+            items = [(place, 0, *units, first_pair, min(first_pair + self._pairs_of_item, count))
+                     for first_pair in parts for units in self._unit_ranges(outputs)]
+            self._perturb(items, pair_examples, pair_values, differences, kinks_of_pairs)
+            self._kernels.sum_pairs(pairs, differences, gradients, self._threads)
+            if self._finds_kinks:
+                _least_of_pairs(pairs, kinks_of_pairs, kinks)
+        return gradients, kinks
+
+    def _unit_ranges(self, units: int) -> list[tuple[int, int]]:
+        parts = -(-units // self._most_units)
+        return [(units * part // parts, units * (part + 1) // parts) for part in range(parts)]
+
+    def _perturb(
+        self, items: Sequence[tuple[int, ...]], pair_examples: np.ndarray, pair_values: np.ndarray, differences: np.ndarray,
+        kinks: np.ndarray,
+    ) -> None:
+        all_items, done = np.array(items, _ITEM), 0
+        while done < len(items):
+            done = self._kernels.perturb(
+                self._all_stages, all_items, self._labels, self._targets, self._losses, self._powers, pair_examples,
+                pair_values, differences, kinks, self._scratch, self._h, self._epsilon, *self._sizes, done, _CALL_SECONDS,
+                self._threads)
+
     def _multiply_adds(self) -> int:
-        """Roughly, for a number of threads: as many as there are values of the next stage to perturb."""
-        values = (stage["outputs"] * (stage["inputs"] + 1) * self._stages[int(stage["next_mixed"])]["outputs"]
-                  for stage in (self._stages[place] for place in self._trained))
-        return 2 * self._examples * int(sum(values))
+        """Of the products next to those that are perturbed: what there is to do at least, for a number of threads."""
+        return sum(2 * self._examples * int((stage["inputs"] + 1) * stage["outputs"])
+                   * int(self._stages[int(stage["next_mixed"])]["outputs"])
+                   for stage in self._stages if stage["code"] == self._codes["PRODUCT"])
 
     def _add_penalty(self) -> None:
+        """Of the weights of Affine layers."""
         strength = 0.5 * self._network.weight_decay_lambda
-        if not strength:
-            return
-        for key, array in self._network.params.items():
+        for key, array in self._network.params.items() if strength else ():
             if key.startswith("W"):
                 W = np.asarray(array, np.float64)
                 self._gradients[key] += strength * ((W + self._h) ** 2 - (W - self._h) ** 2) / (2 * self._h)
+
+
+_NO_KINKS = np.empty((0, 0), np.int32)
+
+
+def _least_of_pairs(pairs: np.ndarray, kinks_of_pairs: np.ndarray, kinks: np.ndarray) -> None:
+    """Each parameter's first kink, of all its pairs'."""
+    for row, places in zip(kinks, pairs, strict=True):
+        found = kinks_of_pairs[places[places >= 0]]
+        if len(found):
+            np.minimum(row, found.min(axis=0), out=row)
 
 
 def brute(network: "Network", x: np.ndarray, t: ArrayLike, h: float) -> dict[str, np.ndarray]:

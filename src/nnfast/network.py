@@ -371,11 +371,11 @@ class Network:
             If an argument does not fit the network.
         """
         step = _validation.step(h)
-        method = _validation.check_choice("method", method, ["exact", "brute"])
+        chosen = _validation.check_choice("method", method, ["exact", "brute"])
         rows = self._checked_rows(x, t)
         inputs = _validation.floats("x", rows)
         _validation.all_finite("x", inputs.reshape(inputs.shape[0], -1))
-        if method == "exact" and _numerical_gradient.fits(self):
+        if chosen == "exact" and _numerical_gradient.fits(self):
             return _numerical_gradient.exact(self, inputs, t, step)
         return _numerical_gradient.brute(self, rows, t, step)
 
