@@ -54,6 +54,11 @@ class Training:
         return 2 * self.batch_size * (3 * sum(sizes) - sizes[0])
 
     @property
+    def parameters(self) -> int:
+        """How many there are."""
+        return sum((inputs + 1) * outputs for inputs, outputs in zip(self.sizes, self.sizes[1:], strict=False))
+
+    @property
     def lr(self) -> float:
         return {"sgd": 0.01, "adam": 0.001}[self.optimizer]
 
@@ -99,6 +104,16 @@ TRAINING = [
              "narrow and long, all rows at once: the example of SimpleChains.jl", "tanh", "adam", shuffles=False,
              epochs=20, goals={"JAX scan": 2, "peak": 0.3}),
     Training("123-77-33-5, batch 50, float64", (123, 77, 33, 5), 50, "float64", 60, "odd sizes, on purpose"),
+]
+
+GRADIENTS = [   # one batch
+    Training("784-50-10, batch 100, MNIST", (784, 50, 10), 100, "float64", 1, "the book's gradient check", on_images=True,
+             goals={"NumPy": 1000}),
+    Training("784-50-10, batch 100", (784, 50, 10), 100, "float64", 1, "the same without a zero, all values different"),
+    Training("64-50-10, batch 100", (64, 50, 10), 100, "float64", 1, "as small as the digits in the package"),
+    Training("784-256-128-10, batch 32, MNIST", (784, 256, 128, 10), 32, "float64", 1, "a usual network", on_images=True),
+    Training("4-64-64-2 tanh, batch 32", (4, 64, 64, 2), 32, "float64", 1, "few inputs, nothing keeps still", "tanh"),
+    Training("123-77-33-5, batch 50", (123, 77, 33, 5), 50, "float64", 1, "odd sizes, on purpose"),
 ]
 
 BOOK = Training("the book's ch05 script", (784, 50, 10), 100, "float64", 60, "a script of the book, its imports changed")

@@ -7,6 +7,7 @@ import sys
 
 import bench_cores
 import bench_demo
+import bench_gradient
 import bench_inference
 import bench_kernels
 import bench_layers
@@ -15,7 +16,7 @@ import bench_training
 
 if __name__ == "__main__":
     status = bench_demo.main()
-    for benchmark in (bench_training, bench_inference, bench_layers, bench_kernels):
+    for benchmark in (bench_training, bench_inference, bench_layers, bench_gradient, bench_kernels):
         print(flush=True)
         status |= benchmark.main(sys.argv[1:])
     for benchmark in (bench_cores, bench_neighbours):

@@ -38,12 +38,12 @@ ROUNDS, QUICK_ROUNDS = 11, 3
 class Contestant:
     """`make(*arguments)` returns a function that does the work once and returns arrays to compare.
 
-    `units` is how many steps or calls are in that work: times are given for one of them.
+    `units` is how many steps or calls are in that work, or what part of one: times are given for one of them.
     """
 
     make: Callable
     arguments: tuple
-    units: int = 1
+    units: float = 1
 
 
 OURS = "nnfast"
@@ -373,7 +373,8 @@ def chart(rows: list[Row], title: str, path: Path) -> None:
     axes.axvline(1, color="black", linewidth=0.8)
     if longest > 10:
         axes.set_xscale("log")
-        axes.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+        ticks = [1, 2, 5, 10, 20] if longest < 100 else [1, 10, 100, 1000, 10000]
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.margins(x=0.1, y=0.01)
     axes.set_xlabel(f"times as long as nnfast (1: as long), {most} thread" + "s" * (most > 1))
     axes.set_title(title)

@@ -16,6 +16,7 @@ sys.path.insert(0, str(BENCH))
 import bench_accuracy
 import bench_cores
 import bench_demo
+import bench_gradient
 import bench_inference
 import bench_kernels
 import bench_layers
@@ -31,12 +32,12 @@ from nnfast import _kernels, get_num_threads, load_digits, set_num_threads
 
 CASES = {
     f"{module.__name__}: {case.name}": case
-    for module in (bench_training, bench_layers, bench_inference, bench_kernels) for case in module.cases()
+    for module in (bench_training, bench_layers, bench_inference, bench_gradient, bench_kernels) for case in module.cases()
 }
 
 
 def test_every_problem_has_a_name_of_its_own_and_a_reason():
-    for module in (bench_training, bench_layers, bench_inference, bench_kernels):
+    for module in (bench_training, bench_layers, bench_inference, bench_gradient, bench_kernels):
         names = [case.name for case in module.cases()]
         assert len(set(names)) == len(names)
     assert all(case.reason for case in CASES.values())
