@@ -11,7 +11,7 @@ from nnfast.layers import Affine, BatchNormalization, Dropout
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
-from nnfast.gradient import numerical_gradient
+from nnfast.gradient import GradientReport, GradientRow, gradient_check, numerical_gradient
 from nnfast.datasets import load_digits, load_mnist
 from nnfast._threads import get_num_threads, num_threads, set_num_threads
 from nnfast._config import show_config
@@ -28,6 +28,8 @@ __all__ = [
     "Dropout",
     "Epoch",
     "Gelu",
+    "GradientReport",
+    "GradientRow",
     "History",
     "Identity",
     "IdentityWithLoss",
@@ -48,6 +50,7 @@ __all__ = [
     "TwoLayerNet",
     "__version__",
     "get_num_threads",
+    "gradient_check",
     "load_digits",
     "load_mnist",
     "num_threads",

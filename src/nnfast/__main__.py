@@ -1,4 +1,7 @@
-"""The command line: ``nnfast train`` trains a network on handwritten digits, ``nnfast info`` tells what is installed.
+"""The command line.
+
+``nnfast train`` trains a network on handwritten digits, ``nnfast check`` compares backpropagation with the numerical
+gradient, ``nnfast info`` tells what is installed.
 
 Whatever is refused is refused in one sentence, with exit status 2 and before anything is written.
 """
@@ -9,6 +12,7 @@ import io
 import os
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +37,11 @@ EPOCHS = {"digits": 30, "mnist": 17}
 SEED = 0
 DTYPE = "float32"
 
+# What `nnfast check` does without options.
+EXAMPLES = 100
+H = 1e-4
+TOLERANCE = 1e-5
+
 _OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     kind.__name__.lower(): kind for kind in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW)
 }
@@ -41,6 +50,7 @@ _Examples: TypeAlias = tuple[np.ndarray, np.ndarray]
 _CLASSES = 10
 
 # Exit statuses: argparse's own, and the one by which shells tell of Ctrl-C, 128 + SIGINT.
+_WRONG = 1
 _REFUSED = 2
 _INTERRUPTED = 130
 
@@ -56,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if all went well, 2 if something was refused, 130 after Ctrl-C, 1 if nobody reads the output any more.
+        0 if all went well, 1 if a gradient is wrong or nobody reads the output any more, 2 if something was refused, 130
+        after Ctrl-C.
 
     Raises
     ------
@@ -75,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return _REFUSED
     try:
-        options.run(options)
+        status: int = options.run(options) or 0
         print(end="", flush=True)       # what is still buffered must fail here, not when Python ends
     except BrokenPipeError:
         # The reader has seen enough (`nnfast train | head -1`). Python flushes once more as it ends: into nothing.
@@ -87,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         print(f"nnfast: {error}", file=sys.stderr)     # the library's errors are sentences
         return _REFUSED
-    return 0
+    return status
 
 
 def build_network(widths: Sequence[int], activation: str, *, seed: int, dtype: DTypeLike) -> Network:
@@ -171,6 +182,39 @@ def _train(options: argparse.Namespace) -> None:
         print('pictures need matplotlib: pip install "nnfast[plot]"')
 
 
+def _check(options: argparse.Namespace) -> int:
+    (x, t), _ = _load(options)
+    nnfast.set_num_threads(options.threads)
+    if options.network is None:
+        widths = [x.shape[1], *options.layers, _CLASSES]
+        network = build_network(widths, options.activation, seed=options.seed, dtype="float64")
+    else:
+        network = _saved_network(options.network, options.activation)
+    rows = slice(options.examples)
+    report = nnfast.gradient_check(network, x[rows], t[rows], h=options.h, tolerance=options.tolerance)
+    print(report)
+    return 0 if report.passed else _WRONG
+
+
+def _saved_network(path: Path, activation: str) -> Network:
+    """The network whose parameters `nnfast train --save` has kept."""
+    try:
+        with path.open("rb") as file:
+            arrays = dict(np.load(file))
+    except OSError as error:
+        raise explained(error, f"{path} cannot be read") from error
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        raise ValueError(f"{path} is not a file of nnfast train --save") from None
+    weights = [arrays.get(f"W{place}") for place in range(1, len(arrays) // 2 + 1)]
+    biases = [arrays.get(f"b{place}") for place in range(1, len(arrays) // 2 + 1)]
+    if not weights or any(array is None or array.dtype.kind != "f" for array in weights + biases):
+        raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}, but arrays W1, b1, W2, b2, ... were expected")
+    layers: list[Any] = []
+    for W, b in zip(weights, biases, strict=True):
+        layers += [Affine(np.asarray(W), np.asarray(b)), ACTIVATIONS[activation]()]
+    return Network(layers[:-1])
+
+
 def _load(options: argparse.Namespace) -> tuple[_Examples, _Examples]:
     if options.data == "mnist":
         return nnfast.load_mnist(data_dir=options.data_dir, download=options.download)
@@ -237,6 +281,12 @@ def _parser() -> _Parser:
             "how it learned and what it gets wrong."
         ),
     ))
+    _add_check_options(commands.add_parser(
+        "check", help="compare backpropagation with the numerical gradient", description=(
+            "Compare backpropagation with the numerical gradient, parameter by parameter, for a network described here "
+            "or saved by nnfast train. The exit status is 1 if a gradient is wrong."
+        ),
+    ))
     what = "tell the version, instruction set and number of threads in use"
     commands.add_parser("info", help=what, description=what.capitalize() + ".").set_defaults(run=_info)
     return parser
@@ -244,23 +294,8 @@ def _parser() -> _Parser:
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_train)
-
-    data = parser.add_argument_group("data")
-    data.add_argument("--data", choices=list(EPOCHS), default="digits", help=(
-        "digits: 1,797 images of 8 x 8 pixels, inside the package; mnist: 70,000 of 28 x 28 (default: %(default)s)"
-    ))
-    data.add_argument("--data-dir", metavar="DIR", help=(
-        "folder with the four files of MNIST (default: what NNFAST_DATA_DIR names, then the user's cache)"
-    ))
-    data.add_argument("--download", action="store_true", help="fetch MNIST (11 MB) if it is not there (default: no)")
-
-    network = parser.add_argument_group("network")
-    network.add_argument("--layers", type=_widths, default=list(HIDDEN_WIDTHS), metavar="N,N,...", help=(
-        f"units of each hidden layer, or none for no hidden layer (default: {','.join(map(str, HIDDEN_WIDTHS))})"
-    ))
-    network.add_argument("--activation", choices=list(ACTIVATIONS), default=ACTIVATION, metavar="NAME", help=(
-        f"of the hidden layers: {', '.join(ACTIVATIONS)} (default: %(default)s)"
-    ))
+    _add_data_options(parser)
+    network = _add_network_options(parser)
     network.add_argument("--dtype", choices=["float32", "float64"], default=DTYPE, help=(
         "of the parameters, and of all computing (default: %(default)s)"
     ))
@@ -296,6 +331,55 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--quiet", action="store_true", help="print the result only (default: a line an epoch)")
 
 
+def _add_check_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_check)
+    data = _add_data_options(parser)
+    data.add_argument("--examples", type=_count(1), default=EXAMPLES, metavar="N", help=(
+        "the first so many images (default: %(default)s)"
+    ))
+    network = _add_network_options(parser)
+    network.add_argument("--network", type=Path, metavar="FILE.npz", help=(
+        "a network that nnfast train --save has kept, with the --activation that it was trained with (default: a new one "
+        "of --layers)"
+    ))
+    network.add_argument("--seed", type=_count(0), default=SEED, metavar="N", help=(
+        "of a new one's weights (default: %(default)s)"
+    ))
+    comparison = parser.add_argument_group("comparison")
+    comparison.add_argument("--h", type=_above_zero, default=H, metavar="X", help=(
+        "step of the central differences (default: %(default)s)"
+    ))
+    comparison.add_argument("--tolerance", type=_above_zero, default=TOLERANCE, metavar="X", help=(
+        "largest error that passes, in parts of an array's largest gradient (default: %(default)s)"
+    ))
+    comparison.add_argument("--threads", type=_count(1), metavar="N", help=(
+        "at most so many (default: what nnfast info tells); the result does not depend on it"
+    ))
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> Any:
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", choices=list(EPOCHS), default="digits", help=(
+        "digits: 1,797 images of 8 x 8 pixels, inside the package; mnist: 70,000 of 28 x 28 (default: %(default)s)"
+    ))
+    data.add_argument("--data-dir", metavar="DIR", help=(
+        "folder with the four files of MNIST (default: what NNFAST_DATA_DIR names, then the user's cache)"
+    ))
+    data.add_argument("--download", action="store_true", help="fetch MNIST (11 MB) if it is not there (default: no)")
+    return data
+
+
+def _add_network_options(parser: argparse.ArgumentParser) -> Any:
+    network = parser.add_argument_group("network")
+    network.add_argument("--layers", type=_widths, default=list(HIDDEN_WIDTHS), metavar="N,N,...", help=(
+        f"units of each hidden layer, or none for no hidden layer (default: {','.join(map(str, HIDDEN_WIDTHS))})"
+    ))
+    network.add_argument("--activation", choices=list(ACTIVATIONS), default=ACTIVATION, metavar="NAME", help=(
+        f"of the hidden layers: {', '.join(ACTIVATIONS)} (default: %(default)s)"
+    ))
+    return network
+
+
 def _count(least: int) -> Callable[[str], int]:
     """A type for argparse: whole numbers of at least `least`."""
     def count(text: str) -> int:
@@ -314,6 +398,13 @@ def _widths(text: str) -> list[int]:
     except argparse.ArgumentTypeError:
         expected = "none nor whole numbers of at least 1 with commas between, such as 256,128"
         raise argparse.ArgumentTypeError(f"{text!r} is neither {expected}") from None
+
+
+def _above_zero(text: str) -> float:
+    try:
+        return _validation.above_zero("X", text)
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0") from None
 
 
 def _learning_rate(text: str) -> float:

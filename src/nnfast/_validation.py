@@ -428,27 +428,48 @@ def same_state_shape(key: str, state: ArrayLike, shape: tuple[int, ...]) -> None
 
 # Numerical gradients
 
-def perturbable(x: Any, h: float | None) -> float:
+def perturbable(x: Any, h: float | None, name: str = "x") -> float:
     """The step for a numerical gradient at x."""
     if not isinstance(x, np.ndarray):
-        raise TypeError(f"x is a {type(x).__name__}, but must be an array of float64, which is perturbed in place")
+        raise TypeError(f"{name} is a {type(x).__name__}, but must be an array of float64, which is perturbed in place")
     if x.dtype.newbyteorder("=") not in _FLOATS:
-        raise TypeError(f"x is an array of {x.dtype.name}, but must be float64: pass x.astype(np.float64)")
+        raise TypeError(f"{name} is an array of {x.dtype.name}, but must be float64: pass {name}.astype(np.float64)")
     if x.dtype.itemsize == 4 and h is None:
         raise TypeError(
-            "x is float32, whose rounding is as large as the difference that h = 1e-4 makes: "
-            "pass x.astype(np.float64), or a larger h"
+            f"{name} is float32, whose rounding is as large as the difference that h = 1e-4 makes: "
+            f"pass {name}.astype(np.float64), or a larger h"
         )
     if not x.flags.writeable:
-        raise ValueError("x is read-only, but is perturbed in place: pass x.copy()")
-    return step(1e-4 if h is None else h)
+        raise ValueError(f"{name} is read-only, but is perturbed in place: pass {name}.copy()")
+    return above_zero("h", 1e-4 if h is None else h)
 
 
-def step(h: Any) -> float:
-    """The step of a central difference."""
-    number = check_number("h", h, 0)
+def is_repeatable(loss: float, again: float) -> None:
+    """A gradient can only be checked where there is no chance."""
+    if loss != again and not (math.isnan(loss) and math.isnan(again)):
+        raise ValueError(
+            f"the network gives two losses for the same x, {loss:.9g} and {again:.9g}, so that its gradient cannot be "
+            "checked: switch off what draws random numbers in your layers, or changes their input"
+        )
+
+
+def has_parameters_and_loss(network: Any) -> None:
+    """What a gradient check needs of a network that is no `Network`."""
+    if isinstance(network, type):
+        raise TypeError(f"network is the class {network.__name__}, but must be an object: write {network.__name__}(...)")
+    if not (isinstance(getattr(network, "params", None), dict) and callable(getattr(network, "loss", None))
+            and callable(getattr(network, "gradient", None))):
+        raise TypeError(
+            f"network is a {type(network).__name__}, but must be a Network, or have a dict params and methods "
+            "loss(x, t) and gradient(x, t)"
+        )
+
+
+def above_zero(name: str, value: Any) -> float:
+    """A finite number > 0."""
+    number = check_number(name, value, 0)
     if number == 0:
-        raise ValueError("h is 0, but must be above 0")
+        raise ValueError(f"{name} is 0, but must be above 0")
     return number
 
 

@@ -1,13 +1,14 @@
-"""Gradients by perturbation: the numerical gradient of any Python function (chapter 4.4)."""
+"""Gradients by perturbation: the numerical gradient of any Python function (chapter 4.4), and the gradient check."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from nnfast import _validation
+from nnfast._gradient_check import GradientReport, GradientRow, gradient_check
 from nnfast._kernels import central_difference
 
-__all__ = ["np", "numerical_gradient"]
+__all__ = ["GradientReport", "GradientRow", "gradient_check", "np", "numerical_gradient"]
 
 
 def numerical_gradient(f: Callable[[np.ndarray], float], x: np.ndarray, h: float | None = None) -> np.ndarray:

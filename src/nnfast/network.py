@@ -370,7 +370,7 @@ class Network:
         TypeError, ValueError
             If an argument does not fit the network.
         """
-        step = _validation.step(h)
+        step = _validation.above_zero("h", h)
         chosen = _validation.check_choice("method", method, ["exact", "brute"])
         rows = self._checked_rows(x, t)
         inputs = _validation.floats("x", rows)
