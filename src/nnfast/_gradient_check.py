@@ -67,6 +67,16 @@ class GradientRow:
         What kept the gradients from being compared, if something did.
     by_itself : bool
         Whether the layer was taken by itself, with the input and the gradient that reach it in the network.
+
+    Examples
+    --------
+    >>> from nnfast import Affine, Network, gradient_check
+    >>> report = gradient_check(Network([Affine(4, 2)], seed=0), np.ones((5, 4)), [0, 1, 1, 0, 1])
+    >>> weights, biases = report.rows
+    >>> weights.layer, weights.name, weights.size, weights.passed
+    ('Affine1', 'W1', 8, True)
+    >>> weights.largest_relative_error < 1e-7
+    True
     """
 
     layer: str
@@ -112,6 +122,15 @@ class GradientReport:
         Step of the central differences.
     faulty_layers : tuple of str
         Layers (or the loss) whose own ``backward`` is wrong.
+
+    Examples
+    --------
+    >>> from nnfast import Affine, Network, gradient_check
+    >>> report = gradient_check(Network([Affine(4, 2)], seed=0), np.ones((5, 4)), [0, 1, 1, 0, 1])
+    >>> report.passed, report.faulty_layers
+    (True, ())
+    >>> print(str(report).splitlines()[-1][:62])
+    passed: backpropagation agrees with the numerical gradient (to
     """
 
     rows: tuple[GradientRow, ...]
