@@ -337,6 +337,34 @@ def sequence_of_sizes(name: str, sizes: Any) -> list[int]:
     return [check_count(f"{name}[{place}]", size) for place, size in enumerate(sizes)]
 
 
+# The computational graph
+
+def seed_of_backward(dout: Any, shape: tuple[int, ...]) -> Any:
+    """Where the gradients of a value of this shape begin."""
+    if dout is None:
+        if math.prod(shape) != 1:
+            raise ValueError(f"backward begins at a single number, but the value has shape {shape}: pass dout of that shape")
+        return np.ones(shape) if shape else 1
+    if not shape and np.ndim(dout) == 0:
+        return dout
+    return like("dout", dout, shape, np.dtype(np.float64), "the value")
+
+
+def no_zero(name: str, value: Any) -> None:
+    if np.any(np.equal(value, 0)):
+        raise ZeroDivisionError(f"{name} is or holds 0, by which nothing can be divided")
+
+
+def all_above_zero(name: str, value: Any) -> None:
+    if not np.all(np.greater(value, 0)):
+        raise ValueError(f"{name} is or holds {np.min(value)}, but the logarithm takes what is above 0")
+
+
+def shapes_multiply(x: Any, W: Any) -> None:
+    if np.ndim(x) != 2 or np.ndim(W) != 2 or np.shape(x)[1] != np.shape(W)[0]:
+        raise ValueError(f"x has shape {np.shape(x)} and W {np.shape(W)}, but (B, I) and (I, O) are multiplied")
+
+
 # Training
 
 def pair(name: str, data: Any) -> tuple[ArrayLike, ArrayLike]:
