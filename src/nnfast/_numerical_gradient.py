@@ -289,7 +289,7 @@ def float64_copy(network: "Network") -> "Network":
     twin.dtype = _FLOAT64
     for name, layer in twin.layers.items():
         if isinstance(layer, Dropout):
-            twin.layers[name] = _Scale(1.0 - layer.dropout_ratio)
+            twin.layers[name] = Scale(1.0 - layer.dropout_ratio)
             twin._told_mode.discard(name)
         else:
             _convert(name, layer)
@@ -307,7 +307,7 @@ def _convert(name: str, layer: Any) -> None:
     _validation.all_float64(name, getattr(layer, "params", {}))
 
 
-class _Scale:
+class Scale:
     """Dropout while it is off."""
 
     def __init__(self, factor: float) -> None:

@@ -13,12 +13,16 @@ keeps only what its backward pass needs.
 """
 
 import numbers
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _validation, layers
+from nnfast import _graph_picture, _validation, layers
+from nnfast._graph_picture import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "AddLayer",
@@ -31,6 +35,7 @@ __all__ = [
     "add",
     "affine",
     "divide",
+    "draw",
     "exp",
     "log",
     "matmul",
@@ -424,6 +429,45 @@ def softmax_with_loss(x: _Operand, t: ArrayLike) -> Variable:
     array([[ 0.3, -0.8,  0.5]])
     """
     return _computed("Softmax\nwith loss", _SoftmaxWithLoss(t), x)
+
+
+def draw(result: Variable, *, ax: "Axes | None" = None) -> Picture:
+    """A picture of all that a variable was computed from: values above the edges, gradients below.
+
+    Gradients are there after `Variable.backward`. Values that were given have their names, nodes stand in circles, and
+    an array of more than four elements is written as its shape. Needs matplotlib (``pip install "nnfast[plot]"``).
+
+    Parameters
+    ----------
+    result : Variable
+        Where the graph ends, on the right.
+    ax : matplotlib.axes.Axes, keyword-only, optional
+        Where to draw; a figure of the size that it takes if not given.
+
+    Returns
+    -------
+    Picture
+        Shown by a notebook; ``.save("graph.svg")`` keeps it.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError
+        If `result` is no variable.
+
+    Examples
+    --------
+    >>> apple, number = Variable(100, "apple"), Variable(2, "number")
+    >>> price = apple * number
+    >>> price.backward()
+    >>> picture = draw(price)
+    >>> [text.get_text() for text in picture.axes.texts if text.get_text()][:2]
+    ['100', '2']
+    """
+    if not isinstance(result, Variable):
+        raise TypeError(f"result is a {type(result).__name__}, but must be a Variable")
+    return _graph_picture.of_variables(result, _inputs_first(result)).draw(ax)
 
 
 def _variable(operand: Any) -> Variable:

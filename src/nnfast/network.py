@@ -3,12 +3,21 @@
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from nnfast import _gradient_plan, _inference, _numerical_gradient, _plan, _threads, _validation, trainer
+from nnfast import (
+    _gradient_plan,
+    _graph_picture,
+    _inference,
+    _numerical_gradient,
+    _plan,
+    _threads,
+    _validation,
+    trainer,
+)
 from nnfast._recall import Recall, Recalling
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.layers import Affine, BatchNormalization, Dropout
@@ -16,6 +25,11 @@ from nnfast.losses import SoftmaxWithLoss
 from nnfast.optimizer import SGD, Optimizer
 from nnfast.predictor import Predictor
 from nnfast.trainer import Epoch, History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from nnfast._graph_picture import Picture
 
 __all__ = ["ACTIVATIONS", "MultiLayerNet", "MultiLayerNetExtend", "Network", "Parameters", "TwoLayerNet"]
 
@@ -442,6 +456,55 @@ class Network:
             self, x, t, epochs=epochs, batch_size=batch_size, optimizer=optimizer, validation_data=validation_data,
             shuffle=shuffle, callbacks=callbacks, verbose=verbose, progress=progress, num_threads=num_threads,
         )
+
+    def draw(self, x: ArrayLike, t: ArrayLike, *, ax: "Axes | None" = None) -> "Picture":
+        """A picture of the layers with what passes between them: values above the edges, gradients below.
+
+        On each edge stand the shape and the root mean square, which tells whether signals and gradients grow or vanish
+        from layer to layer; under each layer its number of parameters, and above the layers the units. The passes are
+        those of `numerical_gradient`: float64, Dropout off, BatchNormalization as in training; nothing in the network
+        changes. Of more than 12 layers those in the middle are drawn as one, and of more than 7 units some as dots.
+        Needs matplotlib (``pip install "nnfast[plot]"``).
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+        t : array_like
+            Targets, as the output layer takes them.
+        ax : matplotlib.axes.Axes, keyword-only, optional
+            Where to draw; a figure of the size that it takes if not given.
+
+        Returns
+        -------
+        Picture
+            Shown by a notebook; ``.save("network.svg")`` keeps it.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError, ValueError
+            If an argument does not fit the network.
+        """
+        twin = _numerical_gradient.float64_copy(self)
+        y: Any = self._checked_rows(x, t)
+        inputs = []
+        for name, layer in twin.layers.items():
+            inputs.append(y)
+            y = layer.forward(y, *((True,) if name in twin._told_mode else ()))
+        loss = float(twin.last_layer.forward(y, t)) + twin._penalty()
+        gradients = [twin.last_layer.backward(1)]
+        for layer in reversed(twin.layers.values()):
+            gradients.append(layer.backward(gradients[-1]))
+        layers = [*twin.layers.items(), (type(twin.last_layer).__name__, twin.last_layer)]
+        passes = [
+            _graph_picture.LayerPass(
+                name, sum(array.size for array in getattr(layer, "params", {}).values()), np.asarray(value),
+                np.asarray(gradient), not isinstance(layer, (*_SAME_WIDTH, _numerical_gradient.Scale)))
+            for (name, layer), value, gradient in zip(layers, [*inputs, y], reversed(gradients), strict=True)
+        ]
+        return _graph_picture.of_network(passes, loss).draw(ax)
 
     def summary(self, batch_size: int = 100, optimizer: Any = None) -> str:
         """A table of the layers, their outputs and numbers of parameters, and how `fit` would train them.
