@@ -422,6 +422,13 @@ def test_a_layer_that_draws_random_numbers_is_refused(data):
         gradient_check(Network([Affine(I, O), Noise()]), *data)
 
 
+def test_a_loss_that_is_not_finite_is_refused(data):
+    network = Network([Affine(I, O)], seed=11)
+    network.params["W1"][0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"^the loss is nan, which has no gradient to be checked: look for NaN or infinity"):
+        gradient_check(network, *data)
+
+
 # A network that is none of nnfast's
 
 

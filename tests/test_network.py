@@ -351,6 +351,7 @@ def test_multi_layer_net_extend_draws_dropout_from_the_global_generator(rng):
 def test_book_shapes_train_with_fit(rng):
     np.random.seed(0)
     network = TwoLayerNet(2, 16, 2, weight_init_std=1)
+    network.generator = np.random.default_rng(0)    # of the order: with some orders 0.925 were right
     x = rng.standard_normal((200, 2))
     t = (x[:, 0] * x[:, 1] > 0).astype(int)
     network.fit(x, t, epochs=200, batch_size=50, optimizer=SGD(0.5))

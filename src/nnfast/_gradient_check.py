@@ -180,7 +180,8 @@ def gradient_check(
 
     Where a perturbation takes a ReLU over its kink, and the two gradients differ for that reason, a hundredth of h
     decides. Exactly at a kink any gradient between the slopes to both sides is right, and where several ReLUs are at
-    their kinks at once nothing is compared but each layer by itself. The report counts and names kinks. `SoftmaxWithLoss` is taken without the 1e-7 inside its logarithm, which its ``backward`` neglects.
+    their kinks at once nothing is compared but each layer by itself. The report counts and names kinks.
+    `SoftmaxWithLoss` is taken without the 1e-7 inside its logarithm, which its ``backward`` neglects.
 
     With a layer or loss of your own, each element costs two forward passes; then 200 of each array are compared, chosen
     at random. So it is with a network that is no `Network`, but has ``params`` (a dict of float64 arrays),
@@ -263,12 +264,9 @@ class _Check:
 
     def _evaluate(self) -> tuple[float, dict[str, np.ndarray]]:
         """The loss, and on which side of its kink each ReLU is."""
-        y, sides = self._x, {}
-        for name, layer in self._twin.layers.items():
-            if isinstance(layer, (Relu, LeakyRelu)):
-                sides[name] = y > 0
-            y = layer.forward(y, *self._mode(name))
-        return float(self._loss(y, self._t)) + self._twin._penalty(), sides
+        inputs, scores = _numerical_gradient.layer_inputs(self._twin, self._x)
+        sides = {name: x > 0 for name, x in inputs.items() if isinstance(self._twin.layers[name], (Relu, LeakyRelu))}
+        return float(self._loss(scores, self._t)) + self._twin._penalty(), sides
 
     def _mode(self, name: str) -> tuple[bool, ...]:
         return (True,) if name in self._twin._told_mode else ()
@@ -303,16 +301,12 @@ class _Check:
 
     def _backpropagate(self) -> GradientRow | None:
         """Keep each layer's input and the gradient that reaches its output; a row if some backward fails."""
-        self._inputs, self._douts = {}, {}
-        y = self._x
-        for name, layer in self._twin.layers.items():
-            self._inputs[name] = y
-            y = layer.forward(y, *self._mode(name))
+        self._inputs, self._scores = _numerical_gradient.layer_inputs(self._twin, self._x)
+        self._douts: dict[str, np.ndarray] = {}
         loss = self._twin.last_layer
-        self._scores = y
-        loss.forward(y, self._t)
+        loss.forward(self._scores, self._t)
         name = type(loss).__name__
-        dout, fault = _called(partial(loss.backward, 1), y.shape)
+        dout, fault = _called(partial(loss.backward, 1), self._scores.shape)
         for name, layer in reversed(self._twin.layers.items()) if not fault else ():
             self._douts[name] = dout
             dout, fault = _called(partial(layer.backward, np.array(dout)), self._inputs[name].shape)
@@ -367,7 +361,6 @@ def _check_by_loss(network: Any, x: ArrayLike, t: ArrayLike, limits: "_Limits") 
     for key, array in network.params.items():
         _validation.perturbable(array, None, f"params[{key!r}]")
         _validation.like(f"gradient(x, t)[{key!r}]", gradients.get(key), array.shape, array.dtype, "the parameter")
-
         rows.append(limits.compared(
             GradientRow(type(network).__name__, key), gradients[key], _places(array.size), partial(_central, array, loss),
             partial(_slopes, array, loss), abs(value)))

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from nnfast import _validation
+from nnfast import _numerical_gradient, _validation
 from nnfast._files import put_in_place
+from nnfast.layers import SAME_WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from nnfast.network import Network
 
 FORWARD, BACKWARD = "#1a1a1a", "#c1440e"    # told apart by their places, and on paper without colour by their lightness
 _GIVEN, _NODE = "#e8eef7", "#ffffff"
@@ -301,8 +305,12 @@ class LayerPass:
     mixes: bool     # its units: each of its outputs is made of all inputs
 
 
-def of_network(passes: Sequence[LayerPass], loss: float) -> Drawing:
-    """Layers as boxes, the last of them the loss; above them the units between the layers."""
+def of_network(twin: "Network", x: np.ndarray, t: ArrayLike) -> Drawing:
+    """Layers as boxes, the last of them the loss; above them the units between the layers.
+
+    twin: a `float64_copy`, whose layers keep what they need of this pass.
+    """
+    passes, loss = _passes(twin, x, t)
     shown = _folded(passes)
     drawing = Drawing()
     first = Mark("x", 0.35, 0, is_given=True)
@@ -324,6 +332,21 @@ def of_network(passes: Sequence[LayerPass], loss: float) -> Drawing:
     drawing.marks.append(end)
     drawing.edges.append(Edge(before, end, written(loss), "1"))
     return drawing
+
+
+def _passes(twin: "Network", x: np.ndarray, t: ArrayLike) -> tuple[list[LayerPass], float]:
+    """What goes through each layer and through the loss, and the loss."""
+    inputs, scores = _numerical_gradient.layer_inputs(twin, x)
+    loss = float(twin.last_layer.forward(scores, t)) + twin._penalty()
+    layers = [*twin.layers.items(), (type(twin.last_layer).__name__, twin.last_layer)]
+    passes: list[LayerPass] = []
+    dx: Any = 1
+    for (name, layer), value in zip(reversed(layers), reversed([*inputs.values(), scores]), strict=True):
+        dx = layer.backward(dx)
+        parameters = sum(array.size for array in getattr(layer, "params", {}).values())
+        keeps_apart = isinstance(layer, (*SAME_WIDTH, _numerical_gradient.Scale))
+        passes.insert(0, LayerPass(name, parameters, np.asarray(value), np.asarray(dx), not keeps_apart))
+    return passes, loss
 
 
 def _folded(passes: Sequence[LayerPass]) -> list[LayerPass]:

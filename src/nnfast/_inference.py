@@ -25,8 +25,10 @@ _STAGE = np.dtype(
     + [("setting", np.float64)]
 )
 
-_IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH", Gelu: "GELU"}
-_LAYERS = (Affine, BatchNormalization, Dropout, Identity, *_IN_PLACE)
+IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH", Gelu: "GELU"}
+"""Names of the operations that are what a layer does."""
+
+_LAYERS = (Affine, BatchNormalization, Dropout, Identity, *IN_PLACE)
 
 _BLOCK_BYTES = 1 << 18
 """Of values between the layers for a block of rows, which goes through all layers before the next: a part of the L2
@@ -117,7 +119,7 @@ class Chain:
         elif kind is Dropout:
             self._stage("SCALE", setting=1.0 - layer.dropout_ratio)
         elif kind is not Identity:
-            self._stage(_IN_PLACE[kind], setting=getattr(layer, "slope", 0))
+            self._stage(IN_PLACE[kind], setting=getattr(layer, "slope", 0))
 
     def _rows_apart(self, width: int) -> int:
         return _memory.rows_apart(width, self._kernels.VECTOR, self.dtype)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _inference, _memory, _threads, _validation
+from nnfast import _inference, _memory, _plan, _threads, _validation
 from nnfast._kernels import central_difference, kernels
-from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
+from nnfast.activations import Identity
 from nnfast.layers import Affine, BatchNormalization, Dropout
-from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from nnfast.losses import SoftmaxWithLoss
 
 if TYPE_CHECKING:
     from nnfast.network import Network
@@ -31,9 +31,6 @@ _ITEM = np.dtype([(name, np.int64) for name in (
     "stage", "source", "first_unit", "last_unit", "first_pair", "last_pair",
 )])
 
-_IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH", Gelu: "GELU"}
-_LOSSES = {SoftmaxWithLoss: "SOFTMAX_LOSS", SigmoidWithLoss: "SIGMOID_LOSS", IdentityWithLoss: "IDENTITY_LOSS"}
-
 _MOST_UNITS = 16        # of an item: what the next product gives is fetched once for all of them
 _MOST_CHANGES = 8192    # of an item, units by lanes: twice that, in bytes, is a part of the L2 cache
 _BLOCK_BYTES = 1 << 20  # of two blocks
@@ -42,27 +39,26 @@ _BLOCK_BYTES = 1 << 20  # of two blocks
 _BLOCK_COLUMNS = (264, 216, 168, 120, 72, 24)
 _DIFFERENCES = 1 << 22  # of pairs by units that are kept at a time, 32 MiB
 _CALL_SECONDS = 0.1     # after which Ctrl-C is noticed
-BOOK_EPSILON = 1e-7
-"""What the book adds to a probability before it takes its logarithm."""
+_BOOK_EPSILON = 1e-7    # that is added to a probability before its logarithm is taken
 
 
-def exact(
-    network: "Network", x: np.ndarray, t: ArrayLike, h: float, *, epsilon: float = BOOK_EPSILON,
-) -> dict[str, np.ndarray]:
+def exact(network: "Network", x: np.ndarray, t: ArrayLike, h: float) -> dict[str, np.ndarray]:
     """The central differences of a network that `fits`, in float64, by key of `params`.
 
-    x: finite rows (B, I), at least one. epsilon: inside the logarithm of softmax's cross-entropy.
+    x: finite rows (B, I), at least one.
     """
-    return Perturbation(network, x, t, h, epsilon).gradients()
+    return Perturbation(network, x, t, h, _BOOK_EPSILON).gradients()
 
 
 def fits(network: "Network") -> bool:
     """Whether all layers and the loss are nnfast's own, so that compiled code can do it."""
-    return type(network.last_layer) in _LOSSES and _inference.fits(network)
+    return type(network.last_layer) in _plan.LOSSES and _inference.fits(network)
 
 
 class Perturbation:
-    """The stages of a network with a batch in them, ready to have each parameter perturbed.
+    """The stages of a network with a batch in them, ready to have each parameter perturbed by h.
+
+    epsilon: inside the logarithm of softmax's cross-entropy.
 
     Attributes
     ----------
@@ -89,7 +85,7 @@ class Perturbation:
         self.layers: list[str] = []
         for name, layer in network.layers.items():
             self._add(name, layer)
-        self._add_stage("loss", _LOSSES[type(network.last_layer)], self._y[-1].shape[0])
+        self._add_stage("loss", _plan.LOSSES[type(network.last_layer)], self._y[-1].shape[0])
         self._look_ahead()
         self._set_targets(t)
         self._set_sizes()
@@ -109,7 +105,7 @@ class Perturbation:
         elif kind is Dropout:
             self._add_stage(name, "SCALE", inputs, 1.0 - layer.dropout_ratio)
         elif kind is not Identity:
-            self._add_stage(name, _IN_PLACE[kind], inputs, getattr(layer, "slope", 0))
+            self._add_stage(name, _inference.IN_PLACE[kind], inputs, getattr(layer, "slope", 0))
 
     def _add_stage(self, name: str, code: str, outputs: int, setting: float = 0) -> None:
         stage = np.zeros((), _STAGE)
@@ -181,17 +177,18 @@ class Perturbation:
             is_product = stage["code"] == self._codes["PRODUCT"]
             sources = int(stage["inputs"]) if is_product else 1
             if not is_finite:       # nor is any difference
-                differences, kinks = np.full((sources + 1, int(stage["outputs"])), np.nan), _NO_KINKS
+                differences = np.full((sources + 1, int(stage["outputs"])), np.nan)
+                kinks = np.full(differences.shape, self.no_kink, np.int32)
             elif self._couples[place] or not is_product:
                 differences, kinks = self._differences_of_sources(place, sources)
             else:
                 differences, kinks = self._differences_of_pairs(place)
-            self._keep(next(keys), differences[:-1], kinks[:-1], is_product)
-            self._keep(next(keys), differences[-1], kinks[-1:], True)
+            self._keep(next(keys), differences[:-1], kinks[:-1])
+            self._keep(next(keys), differences[-1:], kinks[-1:])
         self._add_penalty()
         return self._gradients
 
-    def _keep(self, key: str, differences: np.ndarray, kinks: np.ndarray, has_rows: bool) -> None:
+    def _keep(self, key: str, differences: np.ndarray, kinks: np.ndarray) -> None:
         shape = self._network.params[key].shape
         self._gradients[key] = differences.reshape(shape) / (self._examples * 2 * self._h)
         if self._finds_kinks:
@@ -294,6 +291,15 @@ def float64_copy(network: "Network") -> "Network":
         else:
             _convert(name, layer)
     return twin
+
+
+def layer_inputs(twin: "Network", x: np.ndarray) -> tuple[dict[str, Any], Any]:
+    """What goes into each layer of such a copy in a training pass, by name, and the scores."""
+    inputs, y = {}, x
+    for name, layer in twin.layers.items():
+        inputs[name] = y
+        y = layer.forward(y, *((True,) if name in twin._told_mode else ()))
+    return inputs, y
 
 
 def _convert(name: str, layer: Any) -> None:

@@ -43,7 +43,9 @@ PROGRESS = np.dtype(
 )
 
 _IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH"}
-_LOSSES = {SoftmaxWithLoss: "SOFTMAX_LOSS", SigmoidWithLoss: "SIGMOID_LOSS", IdentityWithLoss: "IDENTITY_LOSS"}
+LOSSES = {SoftmaxWithLoss: "SOFTMAX_LOSS", SigmoidWithLoss: "SIGMOID_LOSS", IdentityWithLoss: "IDENTITY_LOSS"}
+"""Names of the operations that are a loss and its gradient."""
+
 _LAYERS = (Affine, BatchNormalization, Dropout, Gelu, Identity, *_IN_PLACE)
 # By optimiser: its rule, and the attributes that the rule calls first and second.
 _OPTIMIZERS = {
@@ -88,7 +90,7 @@ def obstacle_to_gradient(network: "Network") -> str | None:
             return f"layer {name} is written in Python"
         if type(layer) is Dropout and layer.generator is not None and layer.generator is not network.generator:
             return f"layer {name} has a generator of its own"
-    if type(network.last_layer) not in _LOSSES:
+    if type(network.last_layer) not in LOSSES:
         return f"the loss {type(network.last_layer).__name__} is written in Python"
     arrays = list(network.params.values())
     if not arrays:
@@ -261,7 +263,7 @@ class _Layout:
             links.append(self._forward(layer, rows, width, is_first=place == 0, passes_on=place > first))
             rows, width = links[-1].y, links[-1].outputs
         gradient = self._rows(width)
-        self._add(_LOSSES[type(loss)], gradient, width, rows)
+        self._add(LOSSES[type(loss)], gradient, width, rows)
         updates: list[dict[str, float]] = []
         for link in reversed(links[first:]):
             gradient = self._backward(link, gradient, updates, passes_on=link is not links[first])

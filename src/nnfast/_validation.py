@@ -473,8 +473,10 @@ def perturbable(x: Any, h: float | None, name: str = "x") -> float:
 
 
 def is_repeatable(loss: float, again: float) -> None:
-    """A gradient can only be checked where there is no chance."""
-    if loss != again and not (math.isnan(loss) and math.isnan(again)):
+    """A gradient can only be checked where the loss is finite, and there is no chance."""
+    if not math.isfinite(loss):
+        raise ValueError(f"the loss is {loss}, which has no gradient to be checked: look for NaN or infinity in params")
+    if loss != again:
         raise ValueError(
             f"the network gives two losses for the same x, {loss:.9g} and {again:.9g}, so that its gradient cannot be "
             "checked: switch off what draws random numbers in your layers, or changes their input"

@@ -590,3 +590,7 @@ class BatchNormalization(Recalling):
         )
         result: np.ndarray = dx.reshape(shape)
         return result
+
+
+SAME_WIDTH = (Relu, Sigmoid, Tanh, LeakyRelu, Gelu, Identity, Dropout, BatchNormalization)
+"""Layers that give as many outputs as they take inputs, each output of one input."""

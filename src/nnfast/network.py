@@ -20,7 +20,7 @@ from nnfast import (
 )
 from nnfast._recall import Recall, Recalling
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
-from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.layers import SAME_WIDTH, Affine, BatchNormalization, Dropout
 from nnfast.losses import SoftmaxWithLoss
 from nnfast.optimizer import SGD, Optimizer
 from nnfast.predictor import Predictor
@@ -45,9 +45,6 @@ ACTIVATIONS: dict[str, Callable[[], Any]] = {
 
 _ROW_BLOCK = 1024
 """Rows that are predicted at a time, so that what lies between the layers stays in the cache and small."""
-
-_SAME_WIDTH = (Relu, Sigmoid, Tanh, LeakyRelu, Gelu, Identity, Dropout, BatchNormalization)
-"""Layers that give as many outputs as they take inputs."""
 
 
 class Parameters(dict[str, np.ndarray]):
@@ -487,24 +484,7 @@ class Network:
         TypeError, ValueError
             If an argument does not fit the network.
         """
-        twin = _numerical_gradient.float64_copy(self)
-        y: Any = self._checked_rows(x, t)
-        inputs = []
-        for name, layer in twin.layers.items():
-            inputs.append(y)
-            y = layer.forward(y, *((True,) if name in twin._told_mode else ()))
-        loss = float(twin.last_layer.forward(y, t)) + twin._penalty()
-        gradients = [twin.last_layer.backward(1)]
-        for layer in reversed(twin.layers.values()):
-            gradients.append(layer.backward(gradients[-1]))
-        layers = [*twin.layers.items(), (type(twin.last_layer).__name__, twin.last_layer)]
-        passes = [
-            _graph_picture.LayerPass(
-                name, sum(array.size for array in getattr(layer, "params", {}).values()), np.asarray(value),
-                np.asarray(gradient), not isinstance(layer, (*_SAME_WIDTH, _numerical_gradient.Scale)))
-            for (name, layer), value, gradient in zip(layers, [*inputs, y], reversed(gradients), strict=True)
-        ]
-        return _graph_picture.of_network(passes, loss).draw(ax)
+        return _graph_picture.of_network(_numerical_gradient.float64_copy(self), self._checked_rows(x, t), t).draw(ax)
 
     def summary(self, batch_size: int = 100, optimizer: Any = None) -> str:
         """A table of the layers, their outputs and numbers of parameters, and how `fit` would train them.
@@ -538,7 +518,7 @@ class Network:
         lines = [f"{'layer':<15}{'outputs':>7}{'parameters':>12}"]
         width = self.inputs
         for name, layer in self.layers.items():
-            width = getattr(layer, "outputs", width if isinstance(layer, _SAME_WIDTH) else None)
+            width = getattr(layer, "outputs", width if isinstance(layer, SAME_WIDTH) else None)
             size = sum(array.size for array in getattr(layer, "params", {}).values())
             lines.append(f"{name:<15}{width if width is not None else '?':>7}{size:>12,}")
         width_of_loss = self.outputs if self.outputs is not None else "?"
@@ -714,8 +694,8 @@ def _connected(layers: Mapping[str, Any]) -> tuple[int | None, int | None]:
             _validation.widths_fit(name, takes, giver, width)
         if takes is not None and not giver:
             inputs = takes
-        if takes is not None or not isinstance(layer, _SAME_WIDTH):
-            width, giver = getattr(layer, "outputs", takes if isinstance(layer, _SAME_WIDTH) else None), name
+        if takes is not None or not isinstance(layer, SAME_WIDTH):
+            width, giver = getattr(layer, "outputs", takes if isinstance(layer, SAME_WIDTH) else None), name
     return inputs, width
 
 
