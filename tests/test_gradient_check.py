@@ -141,6 +141,17 @@ def test_the_tolerance_decides(data, monkeypatch, error):
     assert gradient_check(network, *data, tolerance=2 * error).passed
 
 
+def test_a_small_error_does_not_hide_in_the_curvature_of_a_large_step(data, monkeypatch):
+    network = Network([Affine(I, H), Tanh(), Affine(H, O)], seed=5, dtype="float64")
+    right = Network.gradient(network, *data)
+    assert gradient_check(network, *data, h=0.05).passed
+    # Within the slopes of h to both sides, not within those of a hundredth of it.
+    largest = abs(right["W1"]).max()
+    wrong = right["W1"] + np.where(abs(right["W1"]) == largest, 0.005 * largest, 0)
+    monkeypatch.setattr(Network, "gradient", lambda self, x, t: {**right, "W1": wrong})
+    assert not gradient_check(network, *data, h=0.05).passed
+
+
 # Kinks
 
 
