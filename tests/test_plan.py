@@ -672,7 +672,7 @@ def test_nnfast_has_no_layer_loss_or_optimizer_without_a_plan():
     layers = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "infer")}
     assert layers == set(_plan._LAYERS)
     losses = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "forward_prepared")}
-    assert losses == set(_plan._LOSSES) == set(LOSSES)
+    assert losses == set(_plan.LOSSES) == set(LOSSES)
     optimizers = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "snapshot")}
     assert optimizers == set(_plan._OPTIMIZERS)
     assert {cls.__name__ for cls in optimizers} == OPTIMIZERS.keys()
