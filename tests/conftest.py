@@ -10,6 +10,7 @@ import pytest
 from nnfast import _kernels
 
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault("MPLBACKEND", "Agg")     # no window opens
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_curves_are_the_history(figures, tmp_path, epochs):
         np.testing.assert_array_equal(training.get_ydata(), getattr(history(epochs), names[0]))
         np.testing.assert_array_equal(test.get_ydata(), getattr(history(epochs), names[1]))
         np.testing.assert_array_equal(test.get_xdata(), np.arange(1, epochs + 1))
-        assert [text.get_text().split(" ")[0] for text in axes.get_legend().get_texts()] == ["training", "test"]
+        assert [text.get_text().split(",")[0] for text in axes.get_legend().get_texts()] == ["training", "validation"]
         assert training.get_color() != test.get_color()
         assert axes.get_xlabel() == "epoch"
         assert axes.get_ylabel()

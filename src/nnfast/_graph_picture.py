@@ -134,6 +134,7 @@ class Drawing:
 
 def new_axes(width: float, height: float) -> "Axes":
     """Axes that fill a figure of so many inches."""
+    _validation.matplotlib_is_installed()
     from matplotlib.figure import Figure
 
     return Figure((width, height)).add_axes((0, 0, 1, 1))

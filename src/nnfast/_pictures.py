@@ -7,19 +7,17 @@ caller's own pictures might share.
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnfast import plots
 from nnfast._files import put_in_place
 from nnfast.trainer import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TRAINING_COLOUR, _TEST_COLOUR = "#1f77b4", "#d95f02"     # told apart by the colour-blind, too
-
-_MOST_MARKERS = 40
 _ROWS, _COLUMNS = 5, 8
 
 
@@ -45,34 +43,12 @@ def save_curves(history: History, path: Path) -> Path:
     OSError
         If the file cannot be written; nothing is left behind then.
     """
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
     figure = _figure(width=11, height=4.4)
-    loss, accuracy = figure.subplots(1, 2)
-    _draw_curves(loss, history.loss, history.validation_loss)
-    loss.set_title("Loss", loc="left", weight="bold")
-    loss.set(xlabel="epoch", ylabel="cross-entropy error", ylim=(0, 1.08 * max(history.loss + history.validation_loss)))
-    _draw_curves(accuracy, history.accuracy, history.validation_accuracy)
+    loss, accuracy = plots.plot_history(history, ax=figure.subplots(1, 2))
+    loss.set_ylabel("cross-entropy error")
     accuracy.set_title(f"Accuracy: {history.validation_accuracy[-1]:.2%} of the test images in the end",
                        loc="left", weight="bold")
-    accuracy.set(xlabel="epoch", ylabel="images classified right")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes in (loss, accuracy):
-        axes.set_xlim(0.5, len(history.loss) + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
     return _save(figure, path)
-
-
-def _draw_curves(axes: Any, training: list[float], test: list[float]) -> None:
-    epochs = range(1, len(training) + 1)
-    # A single epoch has no line to see, and many have no room for markers.
-    style = {"marker": "o", "markersize": 4} if len(training) <= _MOST_MARKERS else {}
-    axes.plot(epochs, training, color=_TRAINING_COLOUR, label="training images, during the epoch", **style)
-    axes.plot(epochs, test, color=_TEST_COLOUR, label="test images, after the epoch", **style)
 
 
 def save_mistakes(x: np.ndarray, t: np.ndarray, predicted: np.ndarray, path: Path) -> Path:

@@ -511,3 +511,80 @@ def all_float64(layer: str, params: dict[str, Any]) -> None:
                 f"{key} of {layer} could not be converted to float64, which a numerical gradient needs: "
                 "keep it as an array in an attribute of the layer"
             )
+
+
+# Pictures
+
+def matplotlib_is_installed() -> None:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "nnfast[plot]"', name="matplotlib") from error
+    del matplotlib
+
+
+def image_shape(name: str, shape: Any, inputs: int) -> tuple[int, int]:
+    """Height and width of so many inputs as an image; a square if no shape is given."""
+    if shape is None:
+        side = math.isqrt(inputs)
+        if side * side != inputs:
+            raise ValueError(f"the first layer takes {inputs} inputs, which are no square: pass {name}=(height, width)")
+        return side, side
+    sizes = sequence_of_sizes(name, shape)
+    if len(sizes) != 2 or sizes[0] * sizes[1] != inputs:
+        raise ValueError(f"{name} is {tuple(sizes)}, but must be a height and a width whose product is {inputs}")
+    return sizes[0], sizes[1]
+
+
+def interval(name: str, limits: Any) -> tuple[float, float]:
+    """Two finite numbers, the first below the second."""
+    low, high = _finite_numbers(name, limits, 2)
+    if low >= high:
+        raise ValueError(f"{name} is {low:g} to {high:g}, but must go upwards")
+    return low, high
+
+
+def rectangle(name: str, limits: Any) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top."""
+    left, right, bottom, top = _finite_numbers(name, limits, 4)
+    interval(f"{name}[:2]", (left, right))
+    interval(f"{name}[2:]", (bottom, top))
+    return left, right, bottom, top
+
+
+def _finite_numbers(name: str, values: Any, count: int) -> list[float]:
+    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != count:
+        raise ValueError(f"{name} is {values!r}, but must be {count} numbers")
+    return [check_number(f"{name}[{place}]", value) for place, value in enumerate(values)]
+
+
+def points(name: str, x: ArrayLike) -> np.ndarray:
+    """Finite examples of two inputs each, at least one."""
+    array = not_empty(name, rows(name, x, np.dtype(np.float64), None, ""))
+    if array.shape[1] != 2:
+        raise ValueError(f"{name} has {array.shape[1]} columns, but a picture of the plane needs 2")
+    all_finite(name, array)
+    return array
+
+
+def answers(given: Any, count: int) -> np.ndarray:
+    """What a classifier said to so many rows: labels, or rows of finite scores."""
+    array = np.asarray(given)
+    if array.ndim not in (1, 2) or array.shape[0] != count or not array.size:
+        raise ValueError(
+            f"classifier gave an array of shape {array.shape} for {count} rows, but must give {count} labels, or a row of "
+            "scores for each"
+        )
+    if array.ndim == 2:
+        all_finite("what classifier gave", floats("what classifier gave", array))
+    return array
+
+
+def each_an_axes(name: str, given: Any, count: int, kind: type) -> list[Any]:
+    """As many matplotlib axes as there are panels."""
+    flat = list(given.flat) if isinstance(given, np.ndarray) else list(given) if isinstance(given, (list, tuple)) else None
+    if flat is None or not all(isinstance(one, kind) for one in flat):
+        raise TypeError(f"{name} is {type(given).__name__}, but must be matplotlib axes, or a list of them")
+    if len(flat) != count:
+        raise ValueError(f"{name} has {len(flat)} axes, but the picture has {count} panels")
+    return flat

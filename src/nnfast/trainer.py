@@ -2,17 +2,19 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _plan, _threads, _validation
+from nnfast import _plan, _threads, _validation, plots
 from nnfast.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from nnfast.network import Network
 
 __all__ = [
@@ -103,6 +105,28 @@ class History:
             value = getattr(epoch, name)
             if value is not None:
                 values.append(value)
+
+    def plot(self, *, ax: "Axes | Sequence[Axes] | None" = None) -> "list[Axes]":
+        """Loss and accuracy by epoch as curves, as `nnfast.plots.plot_history` draws them.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or sequence of them, keyword-only, optional
+            Axes for each of the two curves, or one whose place is divided; a new figure if not given.
+
+        Returns
+        -------
+        list of matplotlib.axes.Axes
+            Of the loss and, for a classifier, of the accuracy.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError, ValueError
+            If there is no epoch yet, or `ax` is not as many axes.
+        """
+        return plots.plot_history(self, ax=ax)
 
 
 _fit_lock = threading.Lock()
