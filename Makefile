@@ -3,6 +3,7 @@
 #   make demo    train on the digits in the package, then the same in NumPy
 #   make test    the tests, against the installed package
 #   make lint    ruff, mypy --strict, cython-lint
+#   make docs    the site, in docs/_build/html: the tour, run, and the reference
 #   make bench   the benchmarks of the README, with the other libraries (75 minutes)
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ endif
 # Installing compiles only what changed: objects stay in build/.
 SOURCES := setup.py pyproject.toml $(wildcard src/nnfast/*.p* src/nnfast/*.h src/nnfast/data/*)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 .PRECIOUS: %/bin/python
 
 demo: .venv-demo/demo.installed
@@ -32,17 +33,23 @@ lint: .venv/lint.installed
 	$(BIN)/mypy
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src/nnfast/*.pyx src/nnfast/*.pxi
 
+docs: .venv/docs.installed
+	rm -rf docs/tour docs/_build
+	MPLBACKEND=Agg $(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+	@echo "see docs/_build/html/index.html"
+
 bench: .venv/bench.installed
 	$(BIN)/python bench/run_all.py
 
 clean:
-	rm -rf .venv .venv-demo build dist src/*.egg-info
+	rm -rf .venv .venv-demo build dist src/*.egg-info docs/_build docs/tour
 
 # The demo is somebody's first minute, so it has an environment of its own, compiled for this machine only.
 .venv-demo/demo.installed: EXTRAS = plot,progress
 .venv-demo/demo.installed: export NNFAST_NATIVE = 1
 .venv/test.installed: EXTRAS = test
 .venv/lint.installed: EXTRAS = lint
+.venv/docs.installed: EXTRAS = docs
 .venv/bench.installed: EXTRAS = bench
 
 %.installed: $(SOURCES)

@@ -155,7 +155,7 @@ class Network:
 
     @property
     def params(self) -> Parameters:
-        """The live arrays: W1, b1, W2, ..., gamma1, beta1, ..., numbered in the order of the layers."""
+        """The arrays themselves, not copies; W1, b1, W2, ..., gamma1, beta1, ..., numbered in the order of the layers."""
         return Parameters(self._collected("params"))
 
     @params.setter
