@@ -11,7 +11,7 @@ project = "nnfast"
 author = copyright = "the nnfast authors"
 version = release = nnfast.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_gallery.gen_gallery"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx.ext.viewcode", "sphinx_gallery.gen_gallery"]
 exclude_patterns = ["_build", "steps"]
 html_theme = "furo"
 html_title = f"nnfast {version}"
@@ -20,9 +20,7 @@ html_css_files = ["wide.css"]
 
 # The docstrings are numpydoc's, and a name between single backticks is a link where it can be one.
 default_role = "py:obj"
-napoleon_google_docstring = False
-napoleon_use_ivar = True
-napoleon_use_rtype = False
+numpydoc_show_class_members = False         # autodoc lists them
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 

@@ -95,10 +95,11 @@ def documented():
     found = set()
     for page in (DOCS / "api").glob("*.rst"):
         module = "nnfast"
-        for directive, name in re.findall(r"^\.\. (\w+):: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE):
-            if directive == "currentmodule":
+        directives = r"^\.\. (\w+):: ([\w.]+)\n((?: +:.*\n)*)"
+        for directive, name, options in re.findall(directives, page.read_text("utf-8"), re.MULTILINE):
+            if directive in ("currentmodule", "automodule"):
                 module = name
-            elif directive == "automodule":
+            if directive == "automodule" and ":members:" in options:
                 found |= {f"{name}.{member}" for member in importlib.import_module(name).__all__}
             elif directive in ("autoclass", "autofunction"):
                 found.add(name if name.startswith("nnfast.") else f"{module}.{name}")

@@ -36,6 +36,7 @@ from nnfast import Affine, Network, Relu, load_digits
 network = Network([Affine(64, 50), Relu(), Affine(50, 10)], seed=0, dtype="float64")
 figure, axes = pyplot.subplots(figsize=(14, 3.8), layout="constrained")
 network.draw(x[:100], t[:100], ax=axes)
+print(network.summary())
 
 # %%
 # One pass gives the gradient of all 3,760 parameters. The numerical gradient gives the same, much later.

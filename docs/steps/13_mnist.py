@@ -19,7 +19,7 @@ for axes, image, label in zip(panels.flat, x, t, strict=False):
     axes.set_axis_off()
 
 # %%
-# Two layers, mini-batches of 100, and the gradient by backpropagation. In `fit` a whole epoch (epoch), in which each
+# Two layers, mini-batches of 100, and the gradient by backpropagation. In `fit` a whole epoch (轮次), in which each
 # example has its turn once, runs in compiled code.
 
 network = Network([Affine(784, 50), Relu(), Affine(50, 10)], seed=0)
