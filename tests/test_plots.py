@@ -123,6 +123,8 @@ def test_epochs_are_whole_numbers():
 def test_a_history_without_an_epoch_is_refused():
     with pytest.raises(ValueError, match="no epoch"):
         History().plot()
+    with pytest.raises(TypeError, match=r"history is a list, but must be the History"):
+        plot_history([2.0, 1.0])
     assert not pyplot.get_fignums()
 
 

@@ -61,7 +61,7 @@ def plot_history(history: "History", *, ax: "Axes | Sequence[Axes] | None" = Non
     ImportError
         If matplotlib is not installed.
     TypeError, ValueError
-        If the history is empty, or `ax` is not as many axes.
+        If `history` is none or has no epoch, or `ax` is not as many axes.
 
     Examples
     --------
@@ -70,6 +70,8 @@ def plot_history(history: "History", *, ax: "Axes | Sequence[Axes] | None" = Non
     >>> accuracy.lines[0].get_ydata().tolist()
     [0.5, 0.75]
     """
+    if not hasattr(history, "validation_loss"):
+        raise TypeError(f"history is a {type(history).__name__}, but must be the History that fit returned")
     if not history.loss:
         raise ValueError("history has no epoch, but a picture needs at least one: train with fit first")
     panels = _panels(2 if history.accuracy else 1, 2, (5.5, 4.4), ax)
