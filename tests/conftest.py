@@ -13,6 +13,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("MPLBACKEND", "Agg")     # no window opens
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "needs(package): skipped where an optional dependency is not installed")
+
+
+def pytest_runtest_setup(item):
+    for mark in item.iter_markers("needs"):
+        pytest.importorskip(mark.args[0])
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20161103)

@@ -96,6 +96,7 @@ def reference(widths=(64, 50, 10), activation="relu", optimizer="SGD", lr=None, 
 # What training prints
 
 
+@pytest.mark.needs("matplotlib")
 def test_a_training_prints_a_line_an_epoch_the_accuracy_and_the_pictures(capsys, folder):
     train()
     printed = capsys.readouterr()
@@ -130,6 +131,7 @@ def test_no_pictures_saves_none_and_does_not_speak_of_them(capsys, monkeypatch):
     assert files() == []
 
 
+@pytest.mark.needs("matplotlib")
 def test_pictures_go_into_the_folder_that_is_named(capsys, folder):
     (folder / "out").mkdir()
     train("--epochs", 1, "--pictures", "out")
@@ -144,6 +146,7 @@ def test_without_matplotlib_a_sentence_tells_how_to_get_pictures_and_the_run_suc
     assert files() == []
 
 
+@pytest.mark.needs("tqdm")
 def test_a_terminal_gets_a_progress_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     train(*QUICK)
@@ -346,6 +349,7 @@ def test_a_learning_rate_that_overflows_the_loss_is_one_sentence_and_exit_2(caps
     ["--pictures", "occupied"],
     ["--no-pictures", "--save", os.devnull],
 ], ids=spelled)
+@pytest.mark.needs("matplotlib")
 def test_a_place_that_cannot_be_written_is_refused_before_the_training(capsys, folder, monkeypatch, arguments):
     (folder / "file").write_text("a file, where a folder is wanted")
     (folder / "folder").mkdir()
@@ -355,6 +359,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_training(capsys, f
 
 
 @pytest.mark.parametrize("arguments", [["--pictures", "."], ["--no-pictures", "--save", "net.npz"]])
+@pytest.mark.needs("matplotlib")
 def test_a_file_that_cannot_be_put_in_place_in_the_end_leaves_nothing_behind(capsys, monkeypatch, arguments):
     def replace(path, target):
         raise OSError(28, "No space left on device")
@@ -410,6 +415,7 @@ def test_version_prints_the_version(capsys):
 # In a process of its own
 
 
+@pytest.mark.needs("matplotlib")
 def test_the_module_runs_as_a_program():
     status, output, errors = end(start("train", "--epochs", "1"))
     assert (status, errors) == (0, "")

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from nnfast import _download, datasets
 from nnfast.datasets import DatasetError, load_digits, load_mnist, read_idx
@@ -519,13 +517,7 @@ def test_a_named_pipe_is_refused_without_waiting_for_it(tmp_path):
         read_idx(tmp_path / "pipe")
 
 
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory):
-    return tmp_path_factory.mktemp("scratch") / "file"
-
-
-@st.composite
-def damaged(draw):
+def damaged(draw, st):
     """A whole IDX file, plain or packed, after up to four bytes were changed, and perhaps cut or made longer."""
     shape = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
     contents = bytearray(idx(np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)))
@@ -539,26 +531,38 @@ def damaged(draw):
     return gzip.compress(contents, mtime=0) if not pack_first and draw(st.booleans()) else contents
 
 
-# No deadline: a shared machine may stall any one write of a file.
-@settings(deadline=None)
-@given(contents=damaged())
-def test_a_damaged_file_is_read_as_it_says_or_refused(scratch, contents):
-    scratch.write_bytes(contents)
-    try:
-        found = read_idx(scratch)
-    except DatasetError as error:
-        assert str(error).startswith(f"{scratch} ") and "\n" not in str(error)
-    else:
-        plain = gzip.decompress(contents) if contents[:2] == b"\x1f\x8b" else contents
-        assert idx(found) == plain
+def test_a_damaged_file_is_read_as_it_says_or_refused(tmp_path):
+    hypothesis = pytest.importorskip("hypothesis")
+    scratch = tmp_path / "file"
+
+    # No deadline: a shared machine may stall any one write of a file.
+    @hypothesis.settings(deadline=None)
+    @hypothesis.given(contents=hypothesis.strategies.composite(damaged)(hypothesis.strategies))
+    def is_read_or_refused(contents):
+        scratch.write_bytes(contents)
+        try:
+            found = read_idx(scratch)
+        except DatasetError as error:
+            assert str(error).startswith(f"{scratch} ") and "\n" not in str(error)
+        else:
+            plain = gzip.decompress(contents) if contents[:2] == b"\x1f\x8b" else contents
+            assert idx(found) == plain
+
+    is_read_or_refused()
 
 
-@settings(deadline=None)
-@given(contents=st.binary(max_size=64))
-def test_random_bytes_are_read_as_they_say_or_refused(scratch, contents):
-    scratch.write_bytes(contents)
-    with contextlib.suppress(DatasetError):
-        assert idx(read_idx(scratch)) == contents
+def test_random_bytes_are_read_as_they_say_or_refused(tmp_path):
+    hypothesis = pytest.importorskip("hypothesis")
+    scratch = tmp_path / "file"
+
+    @hypothesis.settings(deadline=None)
+    @hypothesis.given(contents=hypothesis.strategies.binary(max_size=64))
+    def is_read_or_refused(contents):
+        scratch.write_bytes(contents)
+        with contextlib.suppress(DatasetError):
+            assert idx(read_idx(scratch)) == contents
+
+    is_read_or_refused()
 
 
 # load_mnist: files that do not fit each other

@@ -16,6 +16,8 @@ from matplotlib import pyplot
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+if not DOCS.is_dir():
+    pytest.skip("the documentation is not beside the tests", allow_module_level=True)
 STEPS = sorted((DOCS / "steps").glob("*.py"))
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 

@@ -34,6 +34,8 @@ PUBLIC = public_objects()
 
 @pytest.mark.parametrize("module", [nnfast, *MODULES], ids=lambda module: module.__name__)
 def test_the_examples_of_a_module_are_true(module, monkeypatch, tmp_path):
+    if module.__name__ in ("nnfast.graph", "nnfast.plots"):
+        pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)     # an example that names no such file means it
     before = np.random.get_state()
     try:

@@ -160,6 +160,7 @@ def test_fit_is_silent_by_default(data, capsys):
     assert captured.out == captured.err == ""
 
 
+@pytest.mark.needs("tqdm")
 def test_the_progress_bar_counts_steps(data, capsys):
     make_network().fit(*data, epochs=2, batch_size=10, progress=True)
     assert "6" in capsys.readouterr().err

@@ -9,8 +9,6 @@ import functools
 import numpy as np
 import pytest
 import reference
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 from reference import POISON, assert_close, rounding, unwritten
 
 from nnfast import _kernels
@@ -134,17 +132,22 @@ def test_a_product_has_the_same_bits_for_any_number_of_threads(kernels, dtype, n
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-@settings(max_examples=20, deadline=None, derandomize=True, database=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])   # they hold compiled functions only
-@given(shape=st.tuples(*[st.integers(1, 150)] * 2, st.integers(1, 600)),
-       num_threads=st.sampled_from([1, 1, 1, 2, 3, 8]))
-@example(shape=(9, 50, 1025), num_threads=3)
-@example(shape=(5, 49, 1025), num_threads=1)
-def test_a_product_of_small_whole_numbers_is_exact(kernels, dtype, name, shape, num_threads):
-    inputs = draw(name, dtype, shape, whole)
-    outputs = run(kernels, name, inputs, num_threads, shape[0])
-    for key, values in expected_of(name, inputs).items():
-        assert np.array_equal(outputs[key], values)
+def test_a_product_of_small_whole_numbers_is_exact(kernels, dtype, name):
+    hypothesis = pytest.importorskip("hypothesis")
+    st = hypothesis.strategies
+
+    @hypothesis.settings(max_examples=20, deadline=None, derandomize=True, database=None)
+    @hypothesis.given(shape=st.tuples(*[st.integers(1, 150)] * 2, st.integers(1, 600)),
+                      num_threads=st.sampled_from([1, 1, 1, 2, 3, 8]))
+    @hypothesis.example(shape=(9, 50, 1025), num_threads=3)
+    @hypothesis.example(shape=(5, 49, 1025), num_threads=1)
+    def is_exact(shape, num_threads):
+        inputs = draw(name, dtype, shape, whole)
+        outputs = run(kernels, name, inputs, num_threads, shape[0])
+        for key, values in expected_of(name, inputs).items():
+            assert np.array_equal(outputs[key], values)
+
+    is_exact()
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 49, 65])

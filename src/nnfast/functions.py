@@ -127,7 +127,8 @@ def sigmoid_grad(x: ArrayLike) -> np.ndarray:
     array([0.25 , 0.105])
     """
     y = sigmoid(x)
-    gradient: np.ndarray = (1 - y) * y
+    # Before NumPy 2, 1 - y of a float32 number was float64.
+    gradient: np.ndarray = np.subtract(1, y, dtype=y.dtype) * y
     return gradient
 
 
