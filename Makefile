@@ -4,6 +4,7 @@
 #   make test    the tests, against the installed package
 #   make lint    ruff, mypy --strict, cython-lint
 #   make docs    the site, in docs/_build/html: the tour, run, and the reference
+#   make wheel   the sdist and a wheel for each Python of this machine, audited and tested, in dist (20 minutes)
 #   make bench   the benchmarks of the README, with the other libraries (75 minutes)
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ endif
 # Installing compiles only what changed: objects stay in build/.
 SOURCES := setup.py pyproject.toml $(wildcard src/nnfast/*.p* src/nnfast/*.h src/nnfast/data/*)
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs wheel bench clean
 .PRECIOUS: %/bin/python
 
 demo: .venv-demo/demo.installed
@@ -38,6 +39,9 @@ docs: .venv/docs.installed
 	MPLBACKEND=Agg $(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo "see docs/_build/html/index.html"
 
+wheel: .venv/wheel.installed
+	$(BIN)/python tools/make_wheels.py
+
 bench: .venv/bench.installed
 	$(BIN)/python bench/run_all.py
 
@@ -50,6 +54,7 @@ clean:
 .venv/test.installed: EXTRAS = test
 .venv/lint.installed: EXTRAS = lint
 .venv/docs.installed: EXTRAS = docs
+.venv/wheel.installed: EXTRAS = wheel
 .venv/bench.installed: EXTRAS = bench
 
 %.installed: $(SOURCES)
