@@ -2,7 +2,7 @@
 #
 #   make demo    train on the digits in the package, then the same in NumPy
 #   make test    the tests, against the installed package
-#   make lint    ruff, mypy --strict, cython-lint
+#   make lint    ruff, mypy --strict, cython-lint, zizmor
 #   make docs    the site, in docs/_build/html: the tour, run, and the reference
 #   make wheel   the sdist and a wheel for each Python of this machine, audited and tested, in dist (20 minutes)
 #   make bench   the benchmarks of the README, with the other libraries (75 minutes)
@@ -33,6 +33,7 @@ lint: .venv/lint.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src/nnfast/*.pyx src/nnfast/*.pxi
+	$(BIN)/zizmor --offline --quiet .github
 
 docs: .venv/docs.installed
 	rm -rf docs/tour docs/_build

@@ -9,6 +9,7 @@ NNFAST_NATIVE=1          only the baseline and the best build for the processor 
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -104,7 +105,8 @@ class BuildKernels(build_ext):
         self, flags: list[str], link_flags: list[str] | None = None, source: str = "int main(void) { return 0; }"
     ) -> bool:
         """Whether the compiler takes these flags without a warning, and links where link flags are given."""
-        command = [self.compiler.compiler_so[0], "-Werror", *flags]
+        # With the flags of the environment, which may say where the libraries are.
+        command = [*self.compiler.compiler_so, "-Werror", *flags, *shlex.split(os.environ.get("LDFLAGS", ""))]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "try.c")
             path.write_text(source + "\n")
