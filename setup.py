@@ -4,6 +4,7 @@ Everything that can be said statically stands in pyproject.toml. Environment var
 
 NNFAST_REQUIRE_OPENMP=1  a compiler without OpenMP is an error (set when wheels are built), not a warning
 NNFAST_DEBUG_CHECKS=1    bounds checks on and optimisation off, to find a wrong index
+NNFAST_SANITIZE=a,b      compiled for these sanitizers of GCC or Clang (address, undefined), which must be preloaded then
 NNFAST_NATIVE=1          only the baseline and the best build for the processor at hand: half the time to compile
 """
 
@@ -22,8 +23,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("NNFAST_DEBUG_CHECKS") == "1"
+SANITIZERS = os.environ.get("NNFAST_SANITIZE", "")
 NATIVE = os.environ.get("NNFAST_NATIVE") == "1"
 OPENMP_REQUIRED = os.environ.get("NNFAST_REQUIRE_OPENMP") == "1" or os.environ.get("CIBUILDWHEEL") == "1"
+# Objects are kept, so what is compiled with other flags has a folder of its own.
+BUILD_FOLDER = "build/debug" if DEBUG else "build/sanitize" if SANITIZERS else "build"
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -63,7 +67,7 @@ class BuildKernels(build_ext):
             name = extension.name.rpartition(".")[2]
             extension.extra_compile_args += self.msvc_flags(name) if msvc else self.gcc_flags(name)
             extension.extra_compile_args += compile_openmp
-            extension.extra_link_args += link_openmp
+            extension.extra_link_args += link_openmp + sanitizer_flags()
         super().build_extensions()
 
     def gcc_flags(self, name: str) -> list[str]:
@@ -78,6 +82,8 @@ class BuildKernels(build_ext):
         flags = ["-O0" if DEBUG else "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
                  "-fno-inline-functions", "-fno-inline-small-functions", "-fno-inline-functions-called-once",
                  "-falign-loops=32"]
+        if SANITIZERS:
+            flags += ["-O1", "-g", "-fno-omit-frame-pointer", *sanitizer_flags()]
         if target_is_x86_64():
             flags += X86_64_FLAGS[name]
         if self.compiles(["--param", f"max-completely-peel-times={GCC_PEELING[name]}"]):
@@ -115,6 +121,11 @@ class BuildKernels(build_ext):
             return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def sanitizer_flags() -> list[str]:
+    """Flags for the compiler and the linker; what is found ends the process."""
+    return [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all"] if SANITIZERS else []
+
+
 def native_build() -> str | None:
     """The best build for the processor at hand, None where that cannot be read."""
     try:
@@ -141,11 +152,11 @@ def kernels() -> list[Extension]:
             )
             for name in names
         ],
-        build_dir="build/cython",
+        build_dir=f"{BUILD_FOLDER}/cython",
         compiler_directives=DIRECTIVES,
         nthreads=(os.cpu_count() or 0) if sys.platform == "linux" else 0,   # elsewhere it would run this file again
         quiet=True,
     )
 
 
-setup(ext_modules=kernels(), cmdclass={"build_ext": BuildKernels})
+setup(ext_modules=kernels(), cmdclass={"build_ext": BuildKernels}, options={"build": {"build_base": BUILD_FOLDER}})
