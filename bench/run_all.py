@@ -8,6 +8,7 @@ import sys
 import bench_cores
 import bench_demo
 import bench_gradient
+import bench_import
 import bench_inference
 import bench_kernels
 import bench_layers
@@ -19,7 +20,7 @@ if __name__ == "__main__":
     for benchmark in (bench_training, bench_inference, bench_layers, bench_gradient, bench_kernels):
         print(flush=True)
         status |= benchmark.main(sys.argv[1:])
-    for benchmark in (bench_cores, bench_neighbours):
+    for benchmark in (bench_import, bench_cores, bench_neighbours):
         print(flush=True)
         status |= benchmark.main([option for option in sys.argv[1:] if option == "--quick"])
     sys.exit(status)

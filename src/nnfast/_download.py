@@ -4,8 +4,6 @@ A fetched file is checked against the published checksum, and put in place whole
 """
 
 import contextlib
-import gzip
-import hashlib
 import os
 import stat
 import sys
@@ -148,7 +146,7 @@ def _fetch_into(folder: Path | None) -> list[Path]:
 
 def _fetch(name: str, size: int, md5: str) -> bytes:
     """The gzip file `name` from the first mirror that has it as published."""
-    # Imported here: urllib.request takes longer to import than all of nnfast, and hardly anybody downloads.
+    # Imported here, as are gzip and hashlib: urllib.request takes longer to import than all of nnfast, and hardly anybody downloads.
     from http.client import HTTPException
     from urllib.error import HTTPError
 
@@ -177,6 +175,9 @@ def _get(url: str, limit: int) -> bytes:
 
 def _checked(body: bytes, size: int, md5: str) -> bytes:
     """The body as a gzip file, once its contents have proved to be the published ones."""
+    import gzip
+    import hashlib
+
     # Some servers unpack on the way what they store packed.
     is_gzip = body[:2] == b"\x1f\x8b"
     contents = _unpacked(body, size) if is_gzip else body

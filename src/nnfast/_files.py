@@ -1,14 +1,14 @@
 """Files are written whole or not at all, and the system's refusals become sentences."""
 
 import contextlib
-import secrets
+import os
 from pathlib import Path
 
 
 def put_in_place(path: Path, contents: bytes) -> None:
     """Write the file under another name in the same folder, then rename it: no reader ever sees half of it."""
     # Not tempfile, whose files only their owner may read: a data folder may be shared.
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    unfinished = path.with_name(f".{path.name}.{os.urandom(8).hex()}.part")
     try:
         with unfinished.open("xb") as file:
             file.write(contents)

@@ -118,7 +118,7 @@ class Affine(Recalling):
             return float(np.sqrt(gain / self.inputs))
         return _validation.check_number("init", self._init, 0)
 
-    def draw(self, generator: np.random.Generator, dtype: np.dtype) -> None:
+    def draw(self, generator: "np.random.Generator", dtype: np.dtype) -> None:
         """Draw the parameters unless there are some.
 
         Parameters
@@ -465,7 +465,7 @@ class BatchNormalization(Recalling):
         array = _validation.floats(name, value)
         return _validation.like(name, array, (self.inputs,), array.dtype, "gamma").copy()
 
-    def draw(self, generator: np.random.Generator, dtype: np.dtype) -> None:
+    def draw(self, generator: "np.random.Generator", dtype: np.dtype) -> None:
         """Make the parameters and running statistics unless there are some: ones and zeros.
 
         Parameters
