@@ -100,14 +100,15 @@ def main() -> int:
     shutil.rmtree(DIST, ignore_errors=True)
     sdist = build_sdist(DIST)
     lines = [f"{sdist.name}: {sdist.stat().st_size / 1e6:.2f} MB"]
-    for number, python in enumerate(pythons):
+    for python in pythons:
         with tempfile.TemporaryDirectory() as temporary:
             wheel = build_wheel(python, sdist, Path(temporary))
             wheel = Path(shutil.move(wheel, DIST))
         if audit_wheel.main([str(wheel)]):
             return 1
         lines.append(f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB")
-        for numpy in [NUMPY.replace(">=", "=="), "numpy"] if number == 0 else ["numpy"]:
+        oldest = [NUMPY.replace(">=", "==")] if version_of(python) == OLDEST_PYTHON else []
+        for numpy in [*oldest, "numpy"]:
             with tempfile.TemporaryDirectory() as temporary:
                 lines.append(f"  {numpy}: {test_wheel(python, wheel, numpy, Path(temporary))}")
     print("", *lines, sep="\n")
