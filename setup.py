@@ -83,6 +83,7 @@ class BuildKernels(build_ext):
                  "-fno-inline-functions", "-fno-inline-small-functions", "-fno-inline-functions-called-once",
                  "-falign-loops=32"]
         if SANITIZERS:
+            # -O1 alone contracts nothing to FMA, in which the builds differ.
             flags += ["-O1", "-fexpensive-optimizations", "-g", "-fno-omit-frame-pointer", *sanitizer_flags()]
         if target_is_x86_64():
             flags += X86_64_FLAGS[name]

@@ -378,3 +378,13 @@ def assert_close(result, expected, tolerance, what):
             f"{what}: {wrong.sum()} of {wrong.size} wrong, first at {place}: {result[place]!r} instead of "
             f"{expected[place]!r}, allowed {np.broadcast_to(allowed, wrong.shape)[place]!r}"
         )
+
+
+# Figures
+
+def assert_nothing_sticks_out(figure):
+    """All that is drawn lies inside the figure."""
+    figure.draw_without_rendering()
+    box = figure.get_tightbbox()      # in inches
+    width, height = figure.get_size_inches()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height

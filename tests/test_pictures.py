@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import reference
 
 from nnfast import Affine, History, Network, Relu, _pictures, load_digits
 
@@ -45,12 +46,6 @@ def figures(monkeypatch):
     return drawn
 
 
-def assert_nothing_sticks_out(figure):
-    box = figure.get_tightbbox()      # in inches
-    width, height = figure.get_size_inches()
-    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
-
-
 # Curves
 
 
@@ -76,7 +71,7 @@ def test_curves_are_the_history(figures, tmp_path, epochs):
 def test_curves_are_all_inside_the_picture_and_epochs_are_whole(figures, tmp_path, epochs):
     _pictures.save_curves(history(epochs), tmp_path / "curves.png")
     [figure] = figures
-    assert_nothing_sticks_out(figure)
+    reference.assert_nothing_sticks_out(figure)
     for axes in figure.axes:
         low, high = axes.get_ylim()
         for line in axes.lines:
@@ -107,7 +102,7 @@ def test_every_mistake_is_shown_with_its_label_and_what_it_was_taken_for(figures
         np.testing.assert_array_equal(image.get_array(), x[place].reshape(side, side))
         assert axes.get_title() == f"{t[place]} taken for {predicted[place]}"
     assert figure.get_suptitle() == f"{mistakes} of 1,000 test images wrong"
-    assert_nothing_sticks_out(figure)
+    reference.assert_nothing_sticks_out(figure)
 
 
 @pytest.mark.parametrize("mistakes", [41, 500])
@@ -118,7 +113,7 @@ def test_of_many_mistakes_the_first_40_are_shown(figures, tmp_path, mistakes):
     assert len(figure.axes) == 40
     np.testing.assert_array_equal(figure.axes[39].images[0].get_array(), x[39 * 7].reshape(28, 28))
     assert figure.get_suptitle() == f"{mistakes} of 10,000 test images wrong, of which these are the first 40"
-    assert_nothing_sticks_out(figure)
+    reference.assert_nothing_sticks_out(figure)
 
 
 def test_no_mistake_is_said_in_words(figures, tmp_path):

@@ -47,13 +47,6 @@ def _close_figures():
     pyplot.close("all")
 
 
-def assert_nothing_sticks_out(figure):
-    figure.draw_without_rendering()
-    box = figure.get_tightbbox()      # in inches
-    width, height = figure.get_size_inches()
-    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
-
-
 def words(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
@@ -82,7 +75,7 @@ def test_what_fit_returns_is_drawn_curve_by_curve():
         low, high = axes.get_ylim()
         assert low < min(curves[0] + curves[1]) and max(curves[0] + curves[1]) < high
     assert loss.lines[0].get_color() != loss.lines[1].get_color()
-    assert_nothing_sticks_out(loss.get_figure())
+    reference.assert_nothing_sticks_out(loss.get_figure())
 
 
 def test_without_validation_data_there_is_one_curve_and_without_classes_one_panel(rng):
@@ -148,7 +141,7 @@ def test_each_image_is_a_column_of_the_weights(inputs, units, shape, dtype):
     low, high = axes.images[0].get_clim()
     assert -low == high == pytest.approx(np.abs(network.params["W1"]).max())
     assert axes.get_title("left") == f"W1: {units} unit{'s' if units > 1 else ''}"
-    assert_nothing_sticks_out(axes.get_figure())
+    reference.assert_nothing_sticks_out(axes.get_figure())
 
 
 def test_of_many_units_the_first_are_shown():
@@ -216,7 +209,7 @@ def test_the_histograms_are_those_of_chapter_6_in_numpy(std):
         assert axes.get_xlim() == (0, 1)
         assert axes.get_ylim() == panels[0].get_ylim()
         assert axes.get_ylim()[1] > heights(axes).max()
-    assert_nothing_sticks_out(panels[0].get_figure())
+    reference.assert_nothing_sticks_out(panels[0].get_figure())
 
 
 def test_the_histograms_tell_what_chapter_6_tells():
@@ -479,7 +472,7 @@ def test_the_sheet_has_each_function_and_its_derivative():
     np.testing.assert_array_equal(y.get_ydata(), y.get_xdata() > 0)
     assert not dy.get_ydata().any()
     assert words(panels[0]) == ["function", "derivative"]
-    assert_nothing_sticks_out(panels[0].get_figure())
+    reference.assert_nothing_sticks_out(panels[0].get_figure())
 
 
 @pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (-1, ValueError), (np.inf, ValueError), ("wide", TypeError)])

@@ -523,6 +523,69 @@ def matplotlib_is_installed() -> None:
     del matplotlib
 
 
+def has_epochs(history: Any) -> None:
+    if not hasattr(history, "validation_loss"):
+        raise TypeError(f"history is a {type(history).__name__}, but must be the History that fit returned")
+    if not history.loss:
+        raise ValueError("history has no epoch, but a picture needs at least one: train with fit first")
+
+
+def params_of(network: Any) -> dict[str, Any]:
+    params = getattr(network, "params", None)
+    if not isinstance(params, dict):
+        raise TypeError(f"network is a {type(network).__name__}, but must have a dict params")
+    return params
+
+
+def any_of(kind: str, found: Any) -> Any:
+    """What a network has of a kind, at least one."""
+    if not found:
+        raise ValueError(f"network has no {kind}, but the picture needs one")
+    return found
+
+
+def has_histogram(name: str, values: Any) -> NDArray[Any]:
+    """Outputs of a layer, all finite."""
+    array = np.asarray(values)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} gives NaN or infinity, of which there is no histogram: look at x and the weights")
+    return array
+
+
+def of_two_inputs(perceptron: Any) -> None:
+    if perceptron.w.shape != (2,):
+        raise ValueError(f"the perceptron takes {perceptron.w.size} inputs, but a picture of the plane needs 2")
+
+
+def one_question(scores: Any) -> None:
+    """Scores of a network that says yes or no, once."""
+    if np.shape(scores)[1] != 1:
+        raise ValueError(
+            f"the network answers {np.shape(scores)[1]} questions with yes or no, so a point has no one class: "
+            "pass a function that gives the answer to one of them"
+        )
+
+
+def is_function_or_predicts(classifier: Any) -> None:
+    if not callable(classifier):
+        raise TypeError(
+            f"classifier is a {type(classifier).__name__}, but must be a network, a perceptron, a function, or have predict(x)"
+        )
+
+
+def examples_of_labels(x: Any) -> Any:
+    if x is None:
+        raise ValueError("t was given without x: pass the examples, too")
+    return x
+
+
+def divisible(name: str, place: Any, count: int) -> Any:
+    """Where axes stand in a grid."""
+    if place is None:
+        raise ValueError(f"{name} has a fixed place that cannot be divided: pass {count} axes, or one of pyplot.subplots")
+    return place
+
+
 def image_shape(name: str, shape: Any, inputs: int) -> tuple[int, int]:
     """Height and width of so many inputs as an image; a square if no shape is given."""
     if shape is None:

@@ -4,7 +4,6 @@ Each function draws on the matplotlib axes that it is given, or on those of a ne
 notebook shows the figure, a script calls ``matplotlib.pyplot.show()``. Needs matplotlib (``pip install "nnfast[plot]"``).
 """
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _numerical_gradient, _validation
+from nnfast import _decisions, _numerical_gradient, _validation
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.functions import step_function
-from nnfast.losses import SigmoidWithLoss
-from nnfast.perceptron import Perceptron
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,10 +67,7 @@ def plot_history(history: "History", *, ax: "Axes | Sequence[Axes] | None" = Non
     >>> accuracy.lines[0].get_ydata().tolist()
     [0.5, 0.75]
     """
-    if not hasattr(history, "validation_loss"):
-        raise TypeError(f"history is a {type(history).__name__}, but must be the History that fit returned")
-    if not history.loss:
-        raise ValueError("history has no epoch, but a picture needs at least one: train with fit first")
+    _validation.has_epochs(history)
     panels = _panels(2 if history.accuracy else 1, 2, (5.5, 4.4), ax)
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -169,13 +163,9 @@ def plot_weights(
 
 
 def _first_weights(network: Any) -> tuple[str, np.ndarray]:
-    params = getattr(network, "params", None)
-    if not isinstance(params, dict):
-        raise TypeError(f"network is a {type(network).__name__}, but must have a dict params")
-    for key, array in params.items():
-        if np.ndim(array) == 2:
-            return key, np.asarray(array)
-    raise ValueError("network has no two-dimensional parameter, but a picture of weights needs one")
+    matrices = {key: array for key, array in _validation.params_of(network).items() if np.ndim(array) == 2}
+    key = next(iter(_validation.any_of("two-dimensional parameter", matrices)))
+    return key, np.asarray(matrices[key])
 
 
 # Activations
@@ -254,16 +244,12 @@ def plot_activations(
 def _activations(network: "Network", x: ArrayLike) -> dict[str, np.ndarray]:
     """Outputs of the layers that are activation functions, by the layers' names."""
     names = [name for name, layer in getattr(network, "layers", {}).items() if isinstance(layer, _ACTIVATIONS)]
-    if not names:
-        raise ValueError("network has no layer of an activation function, but a picture of activations needs one")
+    _validation.any_of("layer of an activation function", names)
     rows = _validation.not_empty("x", network._input(x))
     inputs, scores = _numerical_gradient.layer_inputs(_numerical_gradient.float64_copy(network), rows)
     order = list(network.layers)
     outputs = dict(zip(order, [*list(inputs.values())[1:], scores], strict=True))
-    for name in names:
-        if not np.isfinite(outputs[name]).all():
-            raise ValueError(f"{name} gives NaN or infinity, of which there is no histogram: look at x and the weights")
-    return {name: np.asarray(outputs[name]) for name in names}
+    return {name: _validation.has_histogram(name, outputs[name]) for name in names}
 
 
 def _natural_limits(network: "Network", values: dict[str, np.ndarray]) -> tuple[float, float]:
@@ -329,13 +315,12 @@ def plot_decision(
     steps = _validation.check_count("resolution", resolution, 2)
     across, up = np.linspace(left, right, steps), np.linspace(bottom, top, steps)
     grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
-    answers = _validation.answers(_decide(classifier, grid), len(grid))
-    names, classes, margins = _regions(answers)
+    answers = _validation.answers(_decisions.decide(classifier, grid), len(grid))
+    names, classes, margins = _decisions.regions(answers)
     labels = None
     if t is not None:
-        if points is None:
-            raise ValueError("t was given without x: pass the examples, too")
-        names, classes, margins, labels = _with_labels(names, classes, margins, t, len(points), answers.ndim == 2)
+        names, classes, margins, labels = _decisions.with_labels(
+            names, classes, margins, t, len(_validation.examples_of_labels(points)), answers.ndim == 2)
     [axes] = _panels(1, 1, (5.2, 4.8), ax)
     _draw_regions(axes, across, up, names, classes, margins)
     if points is not None:
@@ -351,79 +336,6 @@ def _around(points: np.ndarray | None) -> tuple[float, float, float, float]:
     room = np.where(high > low, _AROUND * (high - low), 0.5)
     (left, bottom), (right, top) = (low - room).tolist(), (high + room).tolist()
     return left, right, bottom, top
-
-
-def _decide(classifier: Any, grid: np.ndarray) -> Any:
-    """Labels (B,) or scores (B, C) of rows of two inputs."""
-    if isinstance(classifier, Perceptron):
-        if classifier.w.shape != (2,):
-            raise ValueError(f"the perceptron takes {classifier.w.size} inputs, but a picture of the plane needs 2")
-        return (grid @ classifier.w + classifier.b)[:, np.newaxis]
-    loss = getattr(classifier, "last_layer", None)
-    if loss is not None:
-        _validation.is_classifier(loss)
-    predict = getattr(classifier, "predict", None)
-    if callable(predict):
-        scores = predict(grid)
-        if isinstance(loss, SigmoidWithLoss) and np.shape(scores)[1:] != (1,):
-            raise ValueError(
-                f"the network answers {np.shape(scores)[1]} questions with yes or no, so a point has no one class: "
-                "pass a function that gives the answer to one of them"
-            )
-        return scores
-    if not callable(classifier):
-        raise TypeError(
-            f"classifier is a {type(classifier).__name__}, but must be a network, a perceptron, a function, or have predict(x)"
-        )
-    if _takes_two_numbers(classifier):
-        return np.array([classifier(*point) for point in grid.tolist()])
-    return classifier(grid)
-
-
-def _takes_two_numbers(function: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):     # compiled ones may have none
-        return False
-    needed = [one for one in parameters if one.default is one.empty and one.kind in (
-        one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    return len(needed) == 2
-
-
-def _regions(answers: np.ndarray) -> tuple[list[Any], np.ndarray, np.ndarray]:
-    """Names of the classes, the number of each point's class, and how far each class is ahead there, (B, C)."""
-    if answers.ndim == 1:
-        names, classes = np.unique(answers, return_inverse=True)
-        return names.tolist(), classes, _steps(classes, len(names))
-    if answers.shape[1] == 1:
-        ahead = answers[:, 0].astype(np.float64)
-        return [0, 1], (ahead > 0).astype(np.int64), np.stack([-ahead, ahead], axis=1)
-    scores = answers.astype(np.float64)
-    margins = np.empty_like(scores)
-    for place in range(scores.shape[1]):
-        margins[:, place] = scores[:, place] - np.delete(scores, place, axis=1).max(axis=1)
-    return list(range(scores.shape[1])), scores.argmax(axis=1), margins
-
-
-def _steps(classes: np.ndarray, count: int) -> np.ndarray:
-    """Of labels it is only known which is right: the line lies half way between two points."""
-    return np.where(classes[:, np.newaxis] == np.arange(count), 0.5, -0.5)
-
-
-def _with_labels(
-    names: list[Any], classes: np.ndarray, margins: np.ndarray, t: ArrayLike, examples: int, is_of_scores: bool
-) -> tuple[list[Any], np.ndarray, np.ndarray, np.ndarray]:
-    """The regions, with classes that only examples have, and the number of each example's class."""
-    if is_of_scores:
-        return names, classes, margins, _validation.labels(t, examples, len(names))
-    given = np.asarray(t)
-    _validation.same_length(given, examples)
-    if given.ndim == 2 and given.shape[1] > 1:
-        given = _validation.labels(given, examples, given.shape[1])
-    given = given.reshape(-1)
-    all_names = np.unique(np.concatenate([np.asarray(names), given]))
-    renumbered = np.searchsorted(all_names, np.asarray(names))[classes]
-    return all_names.tolist(), renumbered, _steps(renumbered, len(all_names)), np.searchsorted(all_names, given)
 
 
 def _draw_regions(
@@ -536,9 +448,7 @@ def _panels(count: int, columns: int, size: tuple[float, float], ax: "Axes | Seq
         return list(_validation.each_an_axes("ax", ax, count, Axes))
     if count == 1:
         return [ax]
-    place = ax.get_subplotspec()
-    if place is None:
-        raise ValueError(f"ax has a fixed place that cannot be divided: pass {count} axes, or one of pyplot.subplots")
+    place = _validation.divisible("ax", ax.get_subplotspec(), count)
     ax.set_axis_off()
     cells = place.subgridspec(rows, columns)
     figure = ax.get_figure()     # type: ignore[assignment]
