@@ -31,7 +31,9 @@ def fenced(array, around, at_the_end):
     for fence in (begin, begin + (pages - 1) * page):
         failed = ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(fence), ctypes.c_size_t(page), _NO_ACCESS)
         assert not failed, f"mprotect failed with errno {ctypes.get_errno()}"
-    whole = np.frombuffer(memory, np.uint8)[page:-page].view(array.dtype)
+    room = (pages - 2) * page
+    first = page + room % array.itemsize if at_the_end else page
+    whole = np.frombuffer(memory, np.uint8)[first : first + room // array.itemsize * array.itemsize].view(array.dtype)
     whole[...] = around
     inside = (whole[whole.size - array.size :] if at_the_end else whole[: array.size]).reshape(array.shape)
     inside[...] = array

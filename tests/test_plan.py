@@ -484,7 +484,7 @@ def test_other_python_threads_run_during_a_fit(monkeypatch, rng, threads):
     before = len(ticks)
     plan.train(x, t, 1, False, 1, lambda steps: done.set())     # at once when the call is over
     thread.join()
-    assert len(ticks) - before > 10
+    assert len(ticks) - before > 3      # of some hundred, where nobody else wants the cores
 
 
 def test_ctrl_c_in_the_middle_of_an_epoch_leaves_the_last_finished_one(monkeypatch, rng):
@@ -655,9 +655,9 @@ def test_masks_are_drawn_anew_in_every_step_and_differ_between_layers(monkeypatc
     keys = []
     original = _kernels.kernels(np.dtype("float64")).train
 
-    def spy(operations, arena, x, labels, targets, order, these, *rest):
-        keys.append(these.copy())
-        return original(operations, arena, x, labels, targets, order, these, *rest)
+    def spy(*arguments):
+        keys.append(arguments[7].copy())
+        return original(*arguments)
 
     monkeypatch.setattr(_kernels.kernels(np.dtype("float64")), "train", spy)
     x, targets = data(rng)

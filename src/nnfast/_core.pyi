@@ -29,6 +29,10 @@ OPTIMIZER_RULES: dict[str, int]
 def cpu_level() -> int: ...
 def teams() -> tuple[int, int, int]: ...
 
+# Contiguous arrays of floats that an engine works on where they are
+class Arrays:
+    def __init__(self, arrays: list[Any]) -> None: ...
+
 # Products: x (B, I) of either dtype, w (I, O), b (O,), y and dy (B, O)
 def affine_forward(x: Floats, w: Floats, b: Floats, y: Floats, workspace: Floats, num_threads: int) -> None: ...
 def affine_backward_input(dy: Floats, w: Floats, dx: Floats, workspace: Floats, num_threads: int) -> None: ...
@@ -105,9 +109,12 @@ def adam_step(
 
 # The numerical gradient; the arguments of `evaluate` and `perturb` are described there
 def central_difference(f: Callable[[Any], float], x: Any, gradient: NDArray[float64], h: float) -> None: ...
+class GradientChain:
+    def __init__(self, stages: NDArray[void], arrays: Arrays, labels: NDArray[int64], examples: int, row: int) -> None: ...
+
 def evaluate(
-    stages: NDArray[void], x: NDArray[float64], labels: NDArray[int64], targets: NDArray[float64], losses: NDArray[float64],
-    powers: NDArray[float64], scratch: NDArray[float64], epsilon: float, block_columns: int, num_threads: int,
+    chain: GradientChain, targets: NDArray[float64], losses: NDArray[float64], powers: NDArray[float64],
+    scratch: NDArray[float64], epsilon: float, block_columns: int, num_threads: int,
 ) -> None: ...
 def pair_values(
     x: NDArray[float64], first: int, pairs: NDArray[int32], examples: NDArray[int64], values: NDArray[float64],
@@ -118,8 +125,8 @@ def sum_pairs(
 ) -> None: ...
 def perturbation_scratch(most_units: int, most_lanes: int, block_columns: int, widest: int) -> int: ...
 def perturb(
-    stages: NDArray[void], items: NDArray[void], labels: NDArray[int64], targets: NDArray[float64],
-    losses: NDArray[float64], powers: NDArray[float64], pair_examples: NDArray[int64], pair_values: NDArray[float64],
+    chain: GradientChain, items: NDArray[void], targets: NDArray[float64], losses: NDArray[float64],
+    powers: NDArray[float64], pair_examples: NDArray[int64], pair_values: NDArray[float64],
     differences: NDArray[float64], kinks: NDArray[int32], scratch: NDArray[float64], h: float, epsilon: float,
     most_units: int, most_lanes: int, block_columns: int, widest: int, first_item: int, seconds: float, num_threads: int,
 ) -> int: ...
@@ -129,7 +136,7 @@ def pack(w: Floats, panels: Floats) -> None: ...
 def unpack(panels: Floats, w: Floats) -> None: ...
 def dropout_mask(key: int, ratio: float, mask: NDArray[uint8]) -> None: ...
 def train(
-    x: Floats, operations: NDArray[void], arena: Floats, labels: NDArray[int64], targets: Floats,
+    x: Floats, operations: NDArray[void], arrays: Arrays, arena: Floats, labels: NDArray[int64], targets: Floats,
     order: NDArray[int64], keys: NDArray[uint64], masks: NDArray[uint8], optimizer: NDArray[void], losses: NDArray[float64],
     correct: NDArray[int32], sums_of_squares: NDArray[float64], finished: Floats, epoch_losses: NDArray[float64],
     epoch_correct: NDArray[int64], progress: NDArray[void], size: int, batch_size: int, block_rows: int, group: int,
@@ -138,7 +145,9 @@ def train(
 
 # Inference: x (B, I) of either dtype, y (B, O)
 class Chain:
-    def __init__(self, stages: NDArray[void], block_rows: int, buffer_size: int) -> None: ...
+    def __init__(
+        self, stages: NDArray[void], arrays: Arrays, itemsize: int, block_rows: int, buffer_size: int
+    ) -> None: ...
 
 class Scratch:
     def __init__(self, memory: NDArray[uint8]) -> None: ...

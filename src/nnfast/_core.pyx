@@ -7,7 +7,8 @@ files, a class that checks and allocates.
 
 Every kernel keeps four promises:
 
-1. It checks nothing: shapes, strides and values are the caller's duty (`_kernels.py` and `_validation.py`).
+1. What Python calls refuses arrays that do not fit together, whoever calls (`_core_checks.pxi`); the functions below
+   check nothing, and values are the caller's duty (`_validation.py`).
 2. It allocates nothing: outputs and workspaces are given.
 3. Each element is written by one thread, summed in an order that does not depend on how many there are: the same
    bits for any number of threads.
@@ -18,11 +19,15 @@ Every kernel keeps four promises:
 Arguments come in the order inputs, outputs, settings, num_threads. Inputs are const. Letters for shapes:
 B examples (batch), I inputs, O outputs, C classes, N elements of a flattened array.
 """
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_GetBuffer
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating
 from cython.parallel cimport parallel
 from libc.math cimport exp as exp_libc, fabs, fabsf, log1p, pow, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
+
+import sys
 
 cdef extern from "_compiler.h" nogil:
     const char* NNFAST_ISA
@@ -116,6 +121,8 @@ def teams():
     return nnfast_teams.assembled, nnfast_teams.refused, nnfast_teams.rested
 
 
+include "_core_checks.pxi"
+include "_core_arrays.pxi"
 include "_core_vector_maths.pxi"
 include "_core_zeros.pxi"
 include "_core_products.pxi"
@@ -126,6 +133,7 @@ include "_core_panels.pxi"
 include "_core_plan.pxi"
 include "_core_updates.pxi"
 include "_core_operations.pxi"
+include "_core_plan_checks.pxi"
 include "_core_step.pxi"
 include "_core_inference.pxi"
 include "_core_gradient.pxi"

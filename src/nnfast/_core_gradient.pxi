@@ -39,15 +39,93 @@ def central_difference(f, x, double[::1] gradient, double h):
         gradient[i] = (above - below) / (2 * h)
 
 
+cdef enum:
+    GROUP_OF_LANES = 8      # of every build's vectors a multiple
+
 cdef struct GradientStage:
     int64_t code            # PRODUCT, BATCH_NORMALIZATION, what `_map_in_place` takes or, last of all, a loss
     int64_t inputs, outputs
     int64_t next_mixed      # the next stage that is a product or the loss
-    # Addresses of float64 in rows of units, nothing perturbed
+    # Which of the arrays given and, in compiled code, addresses: float64 in rows of units, nothing perturbed
     int64_t weights, bias   # (inputs, outputs), (outputs,); of batch normalisation gamma and beta
     int64_t x, y            # what goes in and comes out: (units, examples)
     int64_t normalized      # of batch normalisation: (units, examples)
     double setting          # slope, factor
+
+
+cdef class GradientChain:
+    """The stages of a network with a batch in them, their arrays and the labels, checked once."""
+    cdef GradientStage* stages
+    cdef Py_ssize_t count
+    cdef Arrays arrays              # kept alive
+    cdef Py_ssize_t examples, row   # and elements from one unit to the next
+    cdef int64_t* labels            # (examples,) of softmax, a copy
+    cdef Py_ssize_t widest          # outputs of a stage
+    cdef Py_ssize_t last_normalization      # the place of the last one, -1 if there is none
+
+    def __cinit__(
+        self,
+        const GradientStage[::1] stages,
+        Arrays arrays not None,
+        const int64_t[::1] labels,      # in   (B,)     empty where the loss takes targets
+        Py_ssize_t examples,
+        Py_ssize_t row,
+    ):
+        cdef Py_ssize_t place, next_mixed = stages.shape[0] - 1
+        cdef bint is_outside = False
+        _must(stages.shape[0] > 0, "there are no stages")
+        _must(0 < examples <= row <= MOST_COLUMNS, "there are no examples, or more than a row has room for")
+        _must(row % GROUP_OF_LANES == 0, "a row is no whole groups")
+        self.stages = <GradientStage*>PyMem_Calloc(stages.shape[0], sizeof(GradientStage))
+        self.labels = <int64_t*>PyMem_Calloc(examples, sizeof(int64_t))
+        if self.stages == NULL or self.labels == NULL:
+            raise MemoryError()
+        self.count, self.arrays, self.examples, self.row = stages.shape[0], arrays, examples, row
+        self.last_normalization = -1
+        for place in range(self.count):
+            self.stages[place] = stages[place]
+            _must(place == 0 or stages[place].inputs == stages[place - 1].outputs,
+                  "a stage does not follow from the one before")
+            self._check_stage(self.stages + place, is_last=place == self.count - 1)
+            self.widest = max(self.widest, stages[place].outputs)
+            if stages[place].code == BATCH_NORMALIZATION:
+                self.last_normalization = place
+        for place in range(self.count - 1, -1, -1):
+            _must(place == self.count - 1 or stages[place].next_mixed == next_mixed, "next_mixed is another stage")
+            next_mixed = place if stages[place].code == PRODUCT else next_mixed
+        if self.stages[self.count - 1].code == SOFTMAX_LOSS:
+            _check_length("labels", labels.shape[0], examples)
+            for place in range(examples):
+                self.labels[place] = _inside(labels[place], self.stages[self.count - 1].inputs, &is_outside)
+            _check_indices("labels", is_outside, self.stages[self.count - 1].inputs)
+
+    def __dealloc__(self):
+        PyMem_Free(self.stages)
+        PyMem_Free(self.labels)
+
+    cdef int _check_stage(self, GradientStage* stage, bint is_last) except -1:
+        """That a stage stays inside its arrays; it then has addresses of them."""
+        cdef int64_t inputs = stage.inputs, outputs = stage.outputs
+        cdef bint has_parameters = stage.code == PRODUCT or stage.code == BATCH_NORMALIZATION
+        if is_last:
+            _must(SOFTMAX_LOSS <= stage.code <= IDENTITY_LOSS, "the last stage is no loss")
+        else:
+            _must(has_parameters or stage.code == SCALE or RELU <= stage.code <= GELU, "a stage has no such code")
+        _must(0 <= inputs <= MOST_COLUMNS and 0 <= outputs <= MOST_COLUMNS, "a stage has no such number of units")
+        _must(stage.code == PRODUCT or inputs == outputs, "a stage changes the number of units")
+        stage.x = self.arrays.address("x", stage.x, inputs, self.row, sizeof(double), False)
+        if is_last:
+            return 0
+        stage.y = self.arrays.address("y", stage.y, outputs, self.row, sizeof(double), True)
+        if has_parameters:
+            stage.weights = self.arrays.address(
+                "weights", stage.weights, inputs if stage.code == PRODUCT else 1, outputs, sizeof(double), False)
+            stage.bias = self.arrays.address("bias", stage.bias, 1, outputs, sizeof(double), False)
+        if stage.code == BATCH_NORMALIZATION:
+            stage.normalized = self.arrays.address(
+                "normalized", stage.normalized, outputs, self.row, sizeof(double), True)
+        return 0
+
 
 cdef struct GradientItem:
     # What a thread takes on at a time: some units of a stage; of all weights some pairs or, if there are none, of one
@@ -63,6 +141,7 @@ cdef struct Perturbed:
     # What all threads read
     const GradientStage* stages     # the last one is the loss
     Py_ssize_t count
+    Py_ssize_t last_normalization   # a stage, or -1
     const GradientItem* items
     Py_ssize_t examples, row        # and elements from one unit to the next
     const int64_t* labels           # (examples,) of softmax
@@ -74,12 +153,15 @@ cdef struct Perturbed:
     double* other_powers            # the sum of all but this class's
     const int64_t* pair_examples    # (pairs,)
     const double* pair_values
+    Py_ssize_t pairs
+    Py_ssize_t rows, columns        # of differences, and of kinks
     double* differences             # out (pairs or sources, units of the stage): of the losses above and below
     int32_t* kinks                  # out likewise, or NULL: the first stage with a kink that was crossed, else count
     double h, epsilon
     Py_ssize_t most_units, most_lanes, block_columns, widest
     double* scratch
     Py_ssize_t scratch_size         # of each thread
+    bint* is_outside                # whether some item or example is none
     int32_t next_item               # nobody's yet
     Py_ssize_t item_count
     int64_t deadline
@@ -102,10 +184,6 @@ cdef struct Lanes:
     double* total
     Segment* segments
     Py_ssize_t segment_count, columns
-
-cdef enum:
-    GROUP_OF_LANES = 8      # of every build's vectors a multiple
-
 
 cdef inline double* _values(int64_t address) noexcept nogil:
     return <double*><uintptr_t>address
@@ -279,11 +357,31 @@ cdef void _losses_of_examples(
             total[j] += powers[j]
 
 
+cdef int _set_chain(
+    Perturbed* all, GradientChain chain, const double[:, ::1] targets, double[::1] losses, double[:, ::1] powers
+) except -1:
+    """What `evaluate` and `perturb` are given alike."""
+    cdef const GradientStage* loss = chain.stages + chain.count - 1
+    all.stages, all.count, all.last_normalization = chain.stages, chain.count, chain.last_normalization
+    all.examples, all.row, all.labels = chain.examples, chain.row, chain.labels
+    _check_length("losses", losses.shape[0], chain.examples)
+    _check_shape("powers", powers.shape[0], powers.shape[1], 2 * loss.inputs + 1, chain.row)
+    _check_alignment(<uintptr_t>&losses[0] | <uintptr_t>&powers[0, 0], sizeof(double))
+    all.losses = &losses[0]
+    all.largest = &powers[0, 0]
+    all.powers = all.largest + all.row
+    all.other_powers = all.largest + (1 + loss.inputs) * all.row
+    all.targets = NULL
+    if loss.code != SOFTMAX_LOSS:
+        _check_shape("targets", targets.shape[0], targets.shape[1], loss.inputs, chain.row)
+        all.targets = &targets[0, 0]
+        _check_alignment(<uintptr_t>all.targets, sizeof(double))
+    return 0
+
+
 def evaluate(
-    const GradientStage[::1] stages,
-    const double[:, ::1] x,         # in   (I, row)         the examples side by side, then zeros up to a whole vector
-    const int64_t[::1] labels,      # in   (B,)
-    const double[:, ::1] targets,   # in   (O, row)
+    GradientChain chain not None,
+    const double[:, ::1] targets,   # in   (O, row)         empty where the loss takes labels
     double[::1] losses,             # out  (B,)
     double[:, ::1] powers,          # out  (2 C + 1, row)   of softmax
     double[::1] scratch,            # a thread's 2 * block_columns
@@ -291,12 +389,15 @@ def evaluate(
     Py_ssize_t block_columns,
     int num_threads,
 ):
-    """Every stage's y from x, and the loss of each example."""
+    """Every stage's y from the first one's x, and the loss of each example.
+
+    An x (I, row) has the examples side by side, then zeros up to whole groups.
+    """
     cdef Perturbed all
-    all.stages, all.count = &stages[0], stages.shape[0]
-    all.row, all.examples = x.shape[1], losses.shape[0]
-    all.labels, all.targets, all.losses = &labels[0], &targets[0, 0], &losses[0]
-    _set_powers(&all, &powers[0, 0])
+    _check_threads(num_threads)
+    _set_chain(&all, chain, targets, losses, powers)
+    _must(0 < block_columns <= scratch.shape[0] // num_threads // 2, "scratch is too small, or there are no columns")
+    _check_alignment(<uintptr_t>&scratch[0], sizeof(double))
     all.epsilon, all.block_columns = epsilon, block_columns
     all.scratch, all.scratch_size = &scratch[0], 2 * block_columns
     with nogil:
@@ -307,9 +408,3 @@ def evaluate(
                 _evaluate_share(&all, nnfast_thread_number(), nnfast_team_size())
                 nnfast_leave(&all.team)
             nnfast_disband(&all.team)
-
-
-cdef inline void _set_powers(Perturbed* all, double* powers) noexcept nogil:
-    all.largest = powers
-    all.powers = powers + all.row
-    all.other_powers = powers + (1 + all.stages[all.count - 1].inputs) * all.row

@@ -19,31 +19,86 @@ cdef enum:
     # take it again costs 0.1, where the process has other threads 0.2 (one row of 4-64-64-2: 1.25 instead of 1.04).
     SHORT_WORK = 65536
 
+    # Far beyond any memory, so that what is computed from two such numbers does not overflow.
+    MOST_COLUMNS = 1 << 30
+
 cdef struct Stage:
     int64_t code            # PRODUCT, COPY, or an operation on y in place
     int64_t inputs, outputs
     int64_t y_row           # elements from one row of y to the next; 0 where y is the result
-    int64_t weights, bias   # addresses of the layer's arrays; of batch normalisation: gamma and beta
-    int64_t mean, variance  # likewise, of batch normalisation
+    # The layer's arrays: which of those given and, in compiled code, addresses
+    int64_t weights, bias   # of batch normalisation: gamma and beta
+    int64_t mean, variance  # of batch normalisation
     int64_t copy            # where the copy of bias and weights has room, in elements
     double setting          # slope, factor
 
 
 cdef class Chain:
-    """The stages of a network, their memory asked for once: describing a struct to a memoryview takes microseconds."""
-    cdef const Stage[::1] stages
+    """The stages of a network and the arrays of its layers, checked once, so that a call need not."""
+    cdef Stage* stages
+    cdef Py_ssize_t count
+    cdef Arrays arrays              # kept alive
+    cdef size_t itemsize            # of what they hold
     cdef Py_ssize_t block_rows      # that go through the stages at a time
     cdef Py_ssize_t buffer_size     # elements of such a block of y
+    cdef Py_ssize_t copies          # elements of all copies of weights
     cdef Py_ssize_t work            # multiply-adds a row, and for each value of another stage as many as GELU is worth
 
-    def __cinit__(self, const Stage[::1] stages, Py_ssize_t block_rows, Py_ssize_t buffer_size):
+    def __cinit__(
+        self, const Stage[::1] stages, Arrays arrays not None, size_t itemsize, Py_ssize_t block_rows,
+        Py_ssize_t buffer_size,
+    ):
         cdef Py_ssize_t place
-        self.stages = stages
-        self.block_rows = block_rows
-        self.buffer_size = buffer_size
-        self.work = 0
-        for place in range(stages.shape[0]):
-            self.work += stages[place].outputs * (stages[place].inputs if stages[place].code == PRODUCT else 64)
+        cdef int64_t y_row = -1     # of the last product or copy
+        cdef Stage* stage
+        _must(stages.shape[0] > 0, "there are no stages")
+        _must(itemsize == sizeof(float) or itemsize == sizeof(double), "itemsize is neither of float32 nor of float64")
+        _must(block_rows >= FEW_ROWS_OF_WIDE, "block_rows is too small")
+        _must(buffer_size >= SUMS_OF_FEW_ROWS + FEW_ROWS_OF_WIDE * FLOAT_LANES, "buffer_size is too small")
+        self.stages = <Stage*>PyMem_Calloc(stages.shape[0], sizeof(Stage))
+        if self.stages == NULL:
+            raise MemoryError()
+        self.count, self.arrays, self.itemsize = stages.shape[0], arrays, itemsize
+        self.block_rows, self.buffer_size = block_rows, buffer_size
+        for place in range(self.count):
+            stage = self.stages + place
+            stage[0] = stages[place]
+            _must(place == 0 or stage.inputs == stage[-1].outputs, "a stage does not follow from the one before")
+            if stage.code == PRODUCT or stage.code == COPY:
+                _must(y_row != 0 or stage.inputs == 0, "a stage comes after the one that writes the result")
+                _must(stage.code == PRODUCT or place == 0, "a copy is not the first stage")
+                y_row = stage.y_row
+            _must(y_row >= 0, "the first stage is neither a product nor a copy")
+            self._check_stage(stage)
+            self.work += stage.outputs * (stage.inputs if stage.code == PRODUCT else 64)
+        _must(y_row == 0, "no stage writes the result")
+
+    def __dealloc__(self):
+        PyMem_Free(self.stages)
+
+    cdef int _check_stage(self, Stage* stage) except -1:
+        """That a stage stays inside its arrays and buffers; it then has addresses of the arrays."""
+        cdef int64_t inputs = stage.inputs, outputs = stage.outputs, padded
+        _must(stage.code == PRODUCT or stage.code == COPY or stage.code == SCALE or stage.code == NORMALIZE
+              or RELU <= stage.code <= GELU, "a stage has no such code")
+        _must(0 <= inputs <= MOST_COLUMNS and 0 <= outputs <= MOST_COLUMNS, "a stage has no such number of columns")
+        _must(stage.code == PRODUCT or inputs == outputs, "a stage changes the number of columns")
+        padded = _in_whole(outputs, FLOAT_GRAIN if self.itemsize == sizeof(float) else DOUBLE_GRAIN)
+        if stage.code == PRODUCT or stage.code == COPY:
+            _must(stage.y_row == 0 or _fits(0, self.block_rows, stage.y_row, padded, self.buffer_size)
+                  and _fits(0, self.block_rows, stage.y_row, stage.y_row, self.buffer_size),
+                  "rows of y do not fit into a buffer")
+        if stage.code == PRODUCT:
+            stage.weights = self.arrays.address("weights", stage.weights, inputs, outputs, self.itemsize, False)
+            stage.bias = self.arrays.address("bias", stage.bias, 1, outputs, self.itemsize, False)
+            _must(0 <= stage.copy <= <int64_t>MOST_COLUMNS * MOST_COLUMNS, "a copy has no such place")
+            self.copies = max(self.copies, stage.copy + (inputs + 1) * padded)
+        elif stage.code == NORMALIZE:
+            stage.weights = self.arrays.address("gamma", stage.weights, 1, outputs, self.itemsize, False)
+            stage.bias = self.arrays.address("beta", stage.bias, 1, outputs, self.itemsize, False)
+            stage.mean = self.arrays.address("mean", stage.mean, 1, outputs, self.itemsize, False)
+            stage.variance = self.arrays.address("variance", stage.variance, 1, outputs, self.itemsize, False)
+        return 0
 
 
 cdef class Scratch:
@@ -378,17 +433,27 @@ def infer(
 ):
     """y = what the last stage gives. Returns False, and does nothing, if the shapes are others or x and y overlap."""
     cdef Inference inference
-    cdef floating* memory = _aligned(<floating*>&scratch.memory[0])
-    cdef const Stage* first = &chain.stages[0]
-    cdef const Stage* last = first + chain.stages.shape[0] - 1
+    cdef floating* memory
+    cdef const Stage* first = chain.stages
+    cdef const Stage* last = first + chain.count - 1
+    cdef Py_ssize_t room = (scratch.memory.shape[0] - 64) // <Py_ssize_t>sizeof(y[0, 0])
+    _check_threads(num_threads)
+    _must(chain.itemsize == sizeof(y[0, 0]), "y is not of the dtype of the stages")
     if x.shape[0] != rows or x.shape[1] != (first.inputs if first.inputs else 1):
         return False
     if y.shape[0] != rows or y.shape[1] != last.outputs:
         return False
+    if rows == 0 or last.outputs == 0:
+        return True
+    room = room - chain.copies if rows >= FEW_ROWS_OF_NARROW else room
+    _must(room // (2 * (<Py_ssize_t>num_threads + 1)) >= chain.buffer_size, "scratch is too small")
+    _check_alignment(<uintptr_t>&x[0, 0], sizeof(x[0, 0]))
+    _check_alignment(<uintptr_t>&y[0, 0], sizeof(y[0, 0]))
+    memory = _aligned(<floating*>&scratch.memory[0])
     if _overlap(&x[0, 0], x.shape[0] * x.shape[1] * <Py_ssize_t>sizeof(x[0, 0]),
                 &y[0, 0], y.shape[0] * y.shape[1] * <Py_ssize_t>sizeof(y[0, 0])):
         return False
-    inference.stages, inference.count, inference.rows = first, chain.stages.shape[0], x.shape[0]
+    inference.stages, inference.count, inference.rows = first, chain.count, x.shape[0]
     inference.block_rows, inference.buffer_size = chain.block_rows, chain.buffer_size
     if num_threads == 1 and rows * chain.work <= SHORT_WORK:
         _infer(&inference, &x[0, 0], &y[0, 0], memory, 1)

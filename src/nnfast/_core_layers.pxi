@@ -11,7 +11,10 @@ cdef void _relu_forward_chunk(const floating* x, floating* y, Py_ssize_t first, 
 def relu_forward(const floating[::1] x, floating[::1] y, int num_threads):
     """y = x where x > 0, else 0; NaN stays NaN. x, y: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = x.shape[0]
+    cdef Py_ssize_t n = _common_length(x.shape[0], y.shape[0], y.shape[0], y.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0] | <uintptr_t>&y[0], sizeof(x[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _relu_forward_chunk(&x[0], &y[0], 0, n)
@@ -34,7 +37,10 @@ cdef void _relu_forward_masked_chunk(
 def relu_forward_masked(const floating[::1] x, floating[::1] y, uint8_t[::1] mask, int num_threads):
     """relu_forward, and mask = 1 where x <= 0, else 0. x, y, mask: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = x.shape[0]
+    cdef Py_ssize_t n = _common_length(x.shape[0], y.shape[0], mask.shape[0], mask.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0] | <uintptr_t>&y[0], sizeof(x[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _relu_forward_masked_chunk(&x[0], &y[0], &mask[0], 0, n)
@@ -56,7 +62,10 @@ cdef void _relu_backward_chunk(
 def relu_backward(const uint8_t[::1] mask, const floating[::1] dy, floating[::1] dx, int num_threads):
     """dx = dy where mask is 0, else 0; mask is 1 where x <= 0. mask, dy, dx: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = dy.shape[0]
+    cdef Py_ssize_t n = _common_length(mask.shape[0], dy.shape[0], dx.shape[0], dx.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&dy[0] | <uintptr_t>&dx[0], sizeof(dy[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _relu_backward_chunk(&mask[0], &dy[0], &dx[0], 0, n)
@@ -80,7 +89,10 @@ cdef void _leaky_relu_forward_chunk(
 def leaky_relu_forward(const floating[::1] x, floating[::1] y, double slope, int num_threads):
     """y = x where x > 0, else slope * x. x, y: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = x.shape[0]
+    cdef Py_ssize_t n = _common_length(x.shape[0], y.shape[0], y.shape[0], y.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0] | <uintptr_t>&y[0], sizeof(x[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _leaky_relu_forward_chunk(&x[0], &y[0], <floating>slope, 0, n)
@@ -105,7 +117,10 @@ def leaky_relu_backward(
 ):
     """dx = dy where x > 0, else slope * dy. x, dy, dx: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = x.shape[0]
+    cdef Py_ssize_t n = _common_length(x.shape[0], dy.shape[0], dx.shape[0], dx.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0] | <uintptr_t>&dy[0] | <uintptr_t>&dx[0], sizeof(x[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _leaky_relu_backward_chunk(&x[0], &dy[0], &dx[0], <floating>slope, 0, n)
@@ -128,7 +143,10 @@ cdef void _sigmoid_forward_chunk(const floating* x, floating* y, Py_ssize_t firs
 def sigmoid_forward(const floating[::1] x, floating[::1] y, int num_threads):
     """y = 1 / (1 + exp(-x)). x, y: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = x.shape[0]
+    cdef Py_ssize_t n = _common_length(x.shape[0], y.shape[0], y.shape[0], y.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0] | <uintptr_t>&y[0], sizeof(x[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _sigmoid_forward_chunk(&x[0], &y[0], 0, n)
@@ -150,7 +168,10 @@ cdef void _sigmoid_backward_chunk(
 def sigmoid_backward(const floating[::1] y, const floating[::1] dy, floating[::1] dx, int num_threads):
     """dx = dy * y * (1 - y): from the output alone. y, dy, dx: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = y.shape[0]
+    cdef Py_ssize_t n = _common_length(y.shape[0], dy.shape[0], dx.shape[0], dx.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&y[0] | <uintptr_t>&dy[0] | <uintptr_t>&dx[0], sizeof(y[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _sigmoid_backward_chunk(&y[0], &dy[0], &dx[0], 0, n)
@@ -172,7 +193,10 @@ cdef void _tanh_forward_chunk(const floating* x, floating* y, Py_ssize_t first, 
 def tanh_forward(const floating[::1] x, floating[::1] y, int num_threads):
     """y = tanh(x). x, y: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = x.shape[0]
+    cdef Py_ssize_t n = _common_length(x.shape[0], y.shape[0], y.shape[0], y.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0] | <uintptr_t>&y[0], sizeof(x[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _tanh_forward_chunk(&x[0], &y[0], 0, n)
@@ -194,7 +218,10 @@ cdef void _tanh_backward_chunk(
 def tanh_backward(const floating[::1] y, const floating[::1] dy, floating[::1] dx, int num_threads):
     """dx = dy * (1 - y**2): from the output alone. y, dy, dx: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = y.shape[0]
+    cdef Py_ssize_t n = _common_length(y.shape[0], dy.shape[0], dx.shape[0], dx.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&y[0] | <uintptr_t>&dy[0] | <uintptr_t>&dx[0], sizeof(y[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _tanh_backward_chunk(&y[0], &dy[0], &dx[0], 0, n)
@@ -218,7 +245,10 @@ cdef void _gelu_forward_chunk(const floating* x, floating* y, Py_ssize_t first, 
 def gelu_forward(const floating[::1] x, floating[::1] y, int num_threads):
     """y = x * (1 + erf(x / sqrt(2))) / 2. x, y: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = x.shape[0]
+    cdef Py_ssize_t n = _common_length(x.shape[0], y.shape[0], y.shape[0], y.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0] | <uintptr_t>&y[0], sizeof(x[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _gelu_forward_chunk(&x[0], &y[0], 0, n)
@@ -244,7 +274,10 @@ cdef void _gelu_backward_chunk(
 def gelu_backward(const floating[::1] x, const floating[::1] dy, floating[::1] dx, int num_threads):
     """dx = dy * (P(x) + x p(x)), P and p the standard normal distribution and density. x, dy, dx: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = x.shape[0]
+    cdef Py_ssize_t n = _common_length(x.shape[0], dy.shape[0], dx.shape[0], dx.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0] | <uintptr_t>&dy[0] | <uintptr_t>&dx[0], sizeof(x[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _gelu_backward_chunk(&x[0], &dy[0], &dx[0], 0, n)
@@ -268,7 +301,10 @@ cdef void _masked_chunk(
 def masked(const floating[::1] x, const uint8_t[::1] mask, floating[::1] y, int num_threads):
     """y = x * mask, mask of 0 and 1. x, mask, y: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = x.shape[0]
+    cdef Py_ssize_t n = _common_length(x.shape[0], mask.shape[0], y.shape[0], y.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0] | <uintptr_t>&y[0], sizeof(x[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _masked_chunk(&x[0], &mask[0], &y[0], 0, n)
@@ -290,7 +326,10 @@ cdef void _scaled_chunk(
 def scaled(const floating[::1] x, floating[::1] y, double factor, int num_threads):
     """y = x * factor. x, y: (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = x.shape[0]
+    cdef Py_ssize_t n = _common_length(x.shape[0], y.shape[0], y.shape[0], y.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0] | <uintptr_t>&y[0], sizeof(x[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _scaled_chunk(&x[0], &y[0], <floating>factor, 0, n)
@@ -352,6 +391,19 @@ def batch_normalization_forward(
     """y = gamma * xn + beta, xn = (x - mean) / sqrt(variance + epsilon), column by column."""
     cdef nnfast_team team
     cdef Py_ssize_t block, columns = x.shape[1], blocks = (x.shape[1] + COLUMN_BLOCK - 1) // COLUMN_BLOCK
+    _check_threads(num_threads)
+    _check_shape("y", y.shape[0], y.shape[1], x.shape[0], columns)
+    _check_shape("xn", xn.shape[0], xn.shape[1], x.shape[0], columns)
+    _check_length("gamma", gamma.shape[0], columns)
+    _check_length("beta", beta.shape[0], columns)
+    _check_length("mean", mean.shape[0], columns)
+    _check_length("variance", variance.shape[0], columns)
+    _check_length("std", std.shape[0], columns)
+    if x.shape[0] == 0 or columns == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0, 0] | <uintptr_t>&y[0, 0] | <uintptr_t>&xn[0, 0] | <uintptr_t>&gamma[0]
+                     | <uintptr_t>&beta[0] | <uintptr_t>&mean[0] | <uintptr_t>&variance[0] | <uintptr_t>&std[0],
+                     sizeof(x[0, 0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for block in range(blocks):
@@ -392,6 +444,16 @@ def batch_normalization_predict(
     """y = gamma * (x - mean) / sqrt(variance + epsilon) + beta."""
     cdef nnfast_team team
     cdef Py_ssize_t row
+    _check_threads(num_threads)
+    _check_shape("y", y.shape[0], y.shape[1], x.shape[0], x.shape[1])
+    _check_length("gamma", gamma.shape[0], x.shape[1])
+    _check_length("beta", beta.shape[0], x.shape[1])
+    _check_length("mean", mean.shape[0], x.shape[1])
+    _check_length("variance", variance.shape[0], x.shape[1])
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0, 0] | <uintptr_t>&y[0, 0] | <uintptr_t>&gamma[0] | <uintptr_t>&beta[0]
+                     | <uintptr_t>&mean[0] | <uintptr_t>&variance[0], sizeof(x[0, 0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for row in range(x.shape[0]):
@@ -446,6 +508,17 @@ def batch_normalization_backward(
     """dbeta = sum(dy), dgamma = sum(dy * xn), dx = gamma / std * (dy - mean(dy) - xn * mean(dy * xn)), by column."""
     cdef nnfast_team team
     cdef Py_ssize_t block, columns = xn.shape[1], blocks = (xn.shape[1] + COLUMN_BLOCK - 1) // COLUMN_BLOCK
+    _check_threads(num_threads)
+    _check_shape("dy", dy.shape[0], dy.shape[1], xn.shape[0], columns)
+    _check_shape("dx", dx.shape[0], dx.shape[1], xn.shape[0], columns)
+    _check_length("std", std.shape[0], columns)
+    _check_length("gamma", gamma.shape[0], columns)
+    _check_length("dgamma", dgamma.shape[0], columns)
+    _check_length("dbeta", dbeta.shape[0], columns)
+    if xn.shape[0] == 0 or columns == 0:
+        return
+    _check_alignment(<uintptr_t>&xn[0, 0] | <uintptr_t>&dy[0, 0] | <uintptr_t>&dx[0, 0] | <uintptr_t>&std[0]
+                     | <uintptr_t>&gamma[0] | <uintptr_t>&dgamma[0] | <uintptr_t>&dbeta[0], sizeof(xn[0, 0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for block in range(blocks):

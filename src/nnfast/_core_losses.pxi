@@ -66,6 +66,11 @@ def softmax_forward(const floating[:, ::1] x, floating[:, ::1] y, int num_thread
     """y = exp(x) / sum(exp(x)), row by row. x, y: (B, C)."""
     cdef nnfast_team team
     cdef Py_ssize_t row
+    _check_threads(num_threads)
+    _check_shape("y", y.shape[0], y.shape[1], x.shape[0], x.shape[1])
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        return
+    _check_alignment(<uintptr_t>&x[0, 0] | <uintptr_t>&y[0, 0], sizeof(x[0, 0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for row in range(x.shape[0]):
@@ -78,8 +83,22 @@ def softmax_forward(const floating[:, ::1] x, floating[:, ::1] y, int num_thread
             nnfast_disband(&team)
 
 
-cdef void _cross_entropy_row(const floating* y, int64_t label, double* loss) noexcept nogil:
-    loss[0] = -_log(<double>y[label] + 1e-7)
+cdef bint _has_classes(
+    Py_ssize_t rows, Py_ssize_t classes, Py_ssize_t labels, Py_ssize_t losses, int num_threads
+) except? True:
+    """Whether there is anything to do for a loss of labels, whose arrays must be of one length."""
+    _check_threads(num_threads)
+    _check_length("labels", labels, rows)
+    _check_length("losses", losses, rows)
+    if rows > 0 and classes == 0:
+        raise ValueError("there are no classes for the labels")
+    return rows > 0
+
+
+cdef void _cross_entropy_row(
+    const floating* y, int64_t label, double* loss, Py_ssize_t classes, bint* is_outside
+) noexcept nogil:
+    loss[0] = -_log(<double>y[_inside(label, classes, is_outside)] + 1e-7)
 
 
 def cross_entropy(
@@ -91,24 +110,30 @@ def cross_entropy(
     """losses = -log(y[n, labels[n]] + 1e-7); returns their sum."""
     cdef nnfast_team team
     cdef Py_ssize_t row
+    cdef bint is_outside = False
+    if not _has_classes(y.shape[0], y.shape[1], labels.shape[0], losses.shape[0], num_threads):
+        return 0.
+    _check_alignment(<uintptr_t>&y[0, 0], sizeof(y[0, 0]))
+    _check_alignment(<uintptr_t>&labels[0] | <uintptr_t>&losses[0], sizeof(losses[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for row in range(y.shape[0]):
-                _cross_entropy_row(&y[row, 0], labels[row], &losses[row])
+                _cross_entropy_row(&y[row, 0], labels[row], &losses[row], y.shape[1], &is_outside)
         else:
             with parallel(num_threads=num_threads):
                 for row in range(nnfast_share(y.shape[0], 1, 0), nnfast_share(y.shape[0], 1, 1)):
-                    _cross_entropy_row(&y[row, 0], labels[row], &losses[row])
+                    _cross_entropy_row(&y[row, 0], labels[row], &losses[row], y.shape[1], &is_outside)
                 nnfast_leave(&team)
             nnfast_disband(&team)
+    _check_indices("labels", is_outside, y.shape[1])
     return _sum(&losses[0], losses.shape[0])
 
 
 cdef void _softmax_cross_entropy_row(
-    const floating* scores, int64_t label, floating* y, double* loss, Py_ssize_t classes
+    const floating* scores, int64_t label, floating* y, double* loss, Py_ssize_t classes, bint* is_outside
 ) noexcept nogil:
     _softmax_row(scores, y, classes)
-    _cross_entropy_row(y, label, loss)
+    _cross_entropy_row(y, label, loss, classes, is_outside)
 
 
 def softmax_cross_entropy_forward(
@@ -121,25 +146,36 @@ def softmax_cross_entropy_forward(
     """y = softmax(scores), losses = -log(y[n, labels[n]] + 1e-7); returns their sum."""
     cdef nnfast_team team
     cdef Py_ssize_t row
+    cdef bint is_outside = False
+    _check_shape("y", y.shape[0], y.shape[1], scores.shape[0], scores.shape[1])
+    if not _has_classes(scores.shape[0], scores.shape[1], labels.shape[0], losses.shape[0], num_threads):
+        return 0.
+    _check_alignment(<uintptr_t>&scores[0, 0] | <uintptr_t>&y[0, 0], sizeof(y[0, 0]))
+    _check_alignment(<uintptr_t>&labels[0] | <uintptr_t>&losses[0], sizeof(losses[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for row in range(scores.shape[0]):
-                _softmax_cross_entropy_row(&scores[row, 0], labels[row], &y[row, 0], &losses[row], scores.shape[1])
+                _softmax_cross_entropy_row(&scores[row, 0], labels[row], &y[row, 0], &losses[row], scores.shape[1],
+                                           &is_outside)
         else:
             with parallel(num_threads=num_threads):
                 for row in range(nnfast_share(scores.shape[0], 1, 0), nnfast_share(scores.shape[0], 1, 1)):
-                    _softmax_cross_entropy_row(&scores[row, 0], labels[row], &y[row, 0], &losses[row], scores.shape[1])
+                    _softmax_cross_entropy_row(&scores[row, 0], labels[row], &y[row, 0], &losses[row], scores.shape[1],
+                                               &is_outside)
                 nnfast_leave(&team)
             nnfast_disband(&team)
+    _check_indices("labels", is_outside, y.shape[1])
     return _sum(&losses[0], losses.shape[0])
 
 
 cdef void _softmax_cross_entropy_backward_row(
-    const floating* y, int64_t label, floating* dx, Py_ssize_t classes, floating batch_size, floating dout
+    const floating* y, int64_t label, floating* dx, Py_ssize_t classes, floating batch_size, floating dout,
+    bint* is_outside,
 ) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(classes):
         dx[j] = y[j] / batch_size * dout
+    label = _inside(label, classes, is_outside)
     dx[label] = (y[label] - 1) / batch_size * dout
 
 
@@ -153,18 +189,25 @@ def softmax_cross_entropy_backward(
     """dx = (y - t) / B * dout, t the labels as one-hot rows."""
     cdef nnfast_team team
     cdef Py_ssize_t row
+    cdef bint is_outside = False
+    _check_shape("dx", dx.shape[0], dx.shape[1], y.shape[0], y.shape[1])
+    if not _has_classes(y.shape[0], y.shape[1], labels.shape[0], y.shape[0], num_threads):
+        return
+    _check_alignment(<uintptr_t>&y[0, 0] | <uintptr_t>&dx[0, 0], sizeof(y[0, 0]))
+    _check_alignment(<uintptr_t>&labels[0], sizeof(labels[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for row in range(y.shape[0]):
                 _softmax_cross_entropy_backward_row(&y[row, 0], labels[row], &dx[row, 0], y.shape[1],
-                                                    <floating>y.shape[0], <floating>dout)
+                                                    <floating>y.shape[0], <floating>dout, &is_outside)
         else:
             with parallel(num_threads=num_threads):
                 for row in range(nnfast_share(y.shape[0], 1, 0), nnfast_share(y.shape[0], 1, 1)):
                     _softmax_cross_entropy_backward_row(&y[row, 0], labels[row], &dx[row, 0], y.shape[1],
-                                                        <floating>y.shape[0], <floating>dout)
+                                                        <floating>y.shape[0], <floating>dout, &is_outside)
                 nnfast_leave(&team)
             nnfast_disband(&team)
+    _check_indices("labels", is_outside, y.shape[1])
 
 
 cdef void _squared_error_row(const floating* y, const floating* t, double* loss, Py_ssize_t outputs) noexcept nogil:
@@ -185,6 +228,14 @@ def squared_error(
     """losses = sum((y - t)**2) / 2, row by row; returns their sum."""
     cdef nnfast_team team
     cdef Py_ssize_t row
+    _check_threads(num_threads)
+    _check_shape("t", t.shape[0], t.shape[1], y.shape[0], y.shape[1])
+    _check_length("losses", losses.shape[0], y.shape[0])
+    if y.shape[0] == 0 or y.shape[1] == 0:
+        losses[:] = 0
+        return 0.
+    _check_alignment(<uintptr_t>&y[0, 0] | <uintptr_t>&t[0, 0], sizeof(y[0, 0]))
+    _check_alignment(<uintptr_t>&losses[0], sizeof(losses[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for row in range(y.shape[0]):
@@ -217,7 +268,10 @@ def difference_backward(
 ):
     """dx = (y - t) / batch_size * dout: of the squared error with identity, of cross-entropy with sigmoid."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = y.shape[0]
+    cdef Py_ssize_t n = _common_length(y.shape[0], t.shape[0], dx.shape[0], dx.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&y[0] | <uintptr_t>&t[0] | <uintptr_t>&dx[0], sizeof(y[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _difference_chunk(&y[0], &t[0], &dx[0], <floating>batch_size, <floating>dout, 0, n)
@@ -253,6 +307,15 @@ def sigmoid_cross_entropy_forward(
     """y = sigmoid(scores), losses = sum(-t log(y) - (1 - t) log(1 - y)) by row; returns their sum."""
     cdef nnfast_team team
     cdef Py_ssize_t row
+    _check_threads(num_threads)
+    _check_shape("t", t.shape[0], t.shape[1], scores.shape[0], scores.shape[1])
+    _check_shape("y", y.shape[0], y.shape[1], scores.shape[0], scores.shape[1])
+    _check_length("losses", losses.shape[0], y.shape[0])
+    if y.shape[0] == 0 or y.shape[1] == 0:
+        losses[:] = 0
+        return 0.
+    _check_alignment(<uintptr_t>&scores[0, 0] | <uintptr_t>&t[0, 0] | <uintptr_t>&y[0, 0], sizeof(y[0, 0]))
+    _check_alignment(<uintptr_t>&losses[0], sizeof(losses[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for row in range(scores.shape[0]):
@@ -269,7 +332,8 @@ def sigmoid_cross_entropy_forward(
 def count_correct(const floating[:, ::1] scores, const int64_t[::1] labels):
     """Rows of scores (B, C) whose first largest value stands at the row's label (B,)."""
     cdef Py_ssize_t row, correct = 0
-    for row in range(scores.shape[0]):
+    _check_length("labels", labels.shape[0], scores.shape[0])
+    for row in range(scores.shape[0] if scores.shape[1] > 0 else 0):
         correct += _first_largest(&scores[row, 0], scores.shape[1]) == labels[row]
     return correct
 
@@ -288,6 +352,7 @@ cdef Py_ssize_t _first_largest(const floating* x, Py_ssize_t n) noexcept nogil:
 def one_hot_to_labels(const floating[:, ::1] t, int64_t[::1] labels):
     """labels[n] = the place of the 1 in row n of t (B, C); returns the first row that is not one-hot, or -1."""
     cdef Py_ssize_t row, j, ones
+    _check_length("labels", labels.shape[0], t.shape[0])
     for row in range(t.shape[0]):
         ones = 0
         for j in range(t.shape[1]):
@@ -337,6 +402,8 @@ cdef bint _chunk_is_finite(const floating* x, Py_ssize_t first, Py_ssize_t last)
 def first_not_finite(const floating[::1] x):
     """The place of the first NaN or infinity in x (N,), or -1."""
     cdef Py_ssize_t chunk, i, n = x.shape[0]
+    if n > 0:
+        _check_alignment(<uintptr_t>&x[0], sizeof(x[0]))
     for chunk in range(_chunks(n)):
         if not _chunk_is_finite(&x[0], chunk * CHUNK, _chunk_end(chunk, n)):
             for i in range(chunk * CHUNK, _chunk_end(chunk, n)):

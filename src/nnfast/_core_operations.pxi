@@ -149,7 +149,8 @@ cdef void _softmax_loss_rows(
     while row < last:
         rows = FLOAT_LANES if last - row > FLOAT_LANES else last - row
         for i in range(rows):
-            labels[i] = training.labels[_data_row(training, batch.first + row + i)]
+            labels[i] = _inside(training.labels[_data_row(training, batch.first + row + i)], classes,
+                                training.is_outside)
         if classes <= FEW_CLASSES:
             _softmax_loss_group(x, operation.x_row, labels, rows, y, operation.y_row, classes, batch_rows,
                                 training.losses + row, training.correct + row)

@@ -11,7 +11,11 @@ cdef void _sgd_step_chunk(
 def sgd_step(const floating[::1] gradient, floating[::1] parameter, double lr, int num_threads):
     """parameter -= lr * gradient. All (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = parameter.shape[0]
+    cdef Py_ssize_t n = _common_length(
+        gradient.shape[0], parameter.shape[0], parameter.shape[0], parameter.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&gradient[0] | <uintptr_t>&parameter[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _sgd_step_chunk(&gradient[0], &parameter[0], <floating>lr, 0, n)
@@ -39,7 +43,10 @@ def momentum_step(
 ):
     """v = momentum * v - lr * gradient; parameter += v. All (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = parameter.shape[0]
+    cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], v.shape[0], v.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&gradient[0] | <uintptr_t>&parameter[0] | <uintptr_t>&v[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _momentum_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum, 0, n)
@@ -68,7 +75,10 @@ def nesterov_step(
     """parameter += momentum**2 * v - (1 + momentum) * lr * gradient, then
     v = momentum * v - lr * gradient. All (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = parameter.shape[0]
+    cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], v.shape[0], v.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&gradient[0] | <uintptr_t>&parameter[0] | <uintptr_t>&v[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _nesterov_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum, 0, n)
@@ -94,7 +104,10 @@ def adagrad_step(
 ):
     """h += gradient**2; parameter -= lr * gradient / (sqrt(h) + 1e-7). All (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = parameter.shape[0]
+    cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], h.shape[0], h.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&gradient[0] | <uintptr_t>&parameter[0] | <uintptr_t>&h[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _adagrad_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr, 0, n)
@@ -122,7 +135,10 @@ def rmsprop_step(
 ):
     """h = decay_rate * h + (1 - decay_rate) * gradient**2; parameter -= lr * gradient / (sqrt(h) + 1e-7). All (N,)."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = parameter.shape[0]
+    cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], h.shape[0], h.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(<uintptr_t>&gradient[0] | <uintptr_t>&parameter[0] | <uintptr_t>&h[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _rmsprop_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr, <floating>decay_rate,
@@ -153,7 +169,11 @@ def adam_step(
     """m += (1 - beta1) (gradient - m); v += (1 - beta2) (gradient**2 - v);
     parameter = shrink * parameter - lr_t * m / (sqrt(v) + 1e-7). All (N,); lr_t holds the bias corrections."""
     cdef nnfast_team team
-    cdef Py_ssize_t n = parameter.shape[0]
+    cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], m.shape[0], v.shape[0], num_threads)
+    if n == 0:
+        return
+    _check_alignment(
+        <uintptr_t>&gradient[0] | <uintptr_t>&parameter[0] | <uintptr_t>&m[0] | <uintptr_t>&v[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             _adam_step_chunk(&gradient[0], &parameter[0], &m[0], &v[0], <floating>lr_t, <floating>(1 - beta1),

@@ -11,10 +11,24 @@ cdef inline Py_ssize_t _width_from(Py_ssize_t column, Py_ssize_t padded, Py_ssiz
     return panel_columns if padded - column >= panel_columns else padded - column
 
 
+cdef int _check_panels(
+    Py_ssize_t size, Py_ssize_t inputs, Py_ssize_t padded, uintptr_t addresses, size_t itemsize
+) except -1:
+    _must(_fits(0, inputs, padded, padded, size) and size == inputs * padded, "panels and w have different sizes")
+    return _check_alignment(addresses, itemsize)
+
+
 def pack(const floating[:, :] w, floating[::1] panels):
     """panels (I * padded O,) = w (I, O) in panels, 0 where there is padding."""
     cdef Py_ssize_t column = 0, width, inputs = w.shape[0], columns = w.shape[1]
-    cdef Py_ssize_t panel_columns = _panel_columns(&panels[0]), padded = _padded(columns, &panels[0])
+    cdef Py_ssize_t panel_columns, padded
+    if panels.shape[0] == 0 and (inputs == 0 or columns == 0):
+        return
+    _check_room("panels", panels.shape[0], 1)
+    panel_columns, padded = _panel_columns(&panels[0]), _padded(columns, &panels[0])
+    # A stride that is no multiple of an element has an address in it that is none, too.
+    _check_panels(panels.shape[0], inputs, padded, <uintptr_t>&w[0, 0] | <uintptr_t>&panels[0]
+                  | <uintptr_t>w.strides[0] | <uintptr_t>w.strides[1], sizeof(w[0, 0]))
     with nogil:
         while column < columns:
             width = _width_from(column, padded, panel_columns)
@@ -27,7 +41,12 @@ def pack(const floating[:, :] w, floating[::1] panels):
 def unpack(const floating[::1] panels, floating[:, :] w):
     """w (I, O) = what `pack` put into panels (I * padded O,)."""
     cdef Py_ssize_t column = 0, i, j, width, inputs = w.shape[0], columns = w.shape[1]
-    cdef Py_ssize_t panel_columns = _panel_columns(&panels[0]), padded = _padded(columns, &panels[0])
+    cdef Py_ssize_t panel_columns, padded
+    if panels.shape[0] == 0 and (inputs == 0 or columns == 0):
+        return
+    _check_room("panels", panels.shape[0], 1)
+    panel_columns, padded = _panel_columns(&panels[0]), _padded(columns, &panels[0])
+    _check_panels(panels.shape[0], inputs, padded, <uintptr_t>&panels[0], sizeof(panels[0]))
     with nogil:
         while column < columns:
             width = _width_from(column, padded, panel_columns)

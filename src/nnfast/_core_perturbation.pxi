@@ -11,8 +11,15 @@ def pair_values(
     int32_t[::1] table,             # a power of two above 2 (I + 1)
 ):
     """Numbers the different values of each example but 0, and a 1 for the bias; returns how many there are."""
-    cdef Py_ssize_t i, e, inputs = x.shape[0], pair = 0
+    cdef Py_ssize_t i, e, inputs = x.shape[0], pair = 0, places = table.shape[0]
     cdef double value
+    _must(pairs.shape[0] == inputs + 1 and 0 <= first <= x.shape[1] - pairs.shape[1], "pairs has another shape than x")
+    _must(places > inputs + 1 and places & (places - 1) == 0, "table is too small, or no power of two")
+    _must(_fits(0, inputs + 1, pairs.shape[1], pairs.shape[1], min(examples.shape[0], values.shape[0])),
+          "examples or values has too few elements")
+    if pairs.shape[1] == 0:
+        return 0
+    _check_alignment(<uintptr_t>&table[0], sizeof(table[0]))
     with nogil:
         for e in range(pairs.shape[1]):
             memset(&table[0], -1, table.shape[0] * sizeof(table[0]))
@@ -50,32 +57,47 @@ def sum_pairs(
 ):
     """gradients[i] += differences[pair] for each example's pair of input i."""
     cdef nnfast_team team
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, count = differences.shape[0]
+    cdef bint is_outside = False
+    _check_threads(num_threads)
+    _check_shape("gradients", gradients.shape[0], gradients.shape[1], pairs.shape[0], differences.shape[1])
+    if pairs.shape[0] == 0 or pairs.shape[1] == 0 or count == 0 or gradients.shape[1] == 0:
+        return
+    _check_alignment(<uintptr_t>&differences[0, 0] | <uintptr_t>&gradients[0, 0], sizeof(double))
+    _check_alignment(<uintptr_t>&pairs[0, 0], sizeof(pairs[0, 0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for i in range(pairs.shape[0]):
-                _sum_pairs_of_input(&pairs[i, 0], pairs.shape[1], &differences[0, 0], &gradients[i, 0],
-                                    gradients.shape[1])
+                _sum_pairs_of_input(&pairs[i, 0], pairs.shape[1], &differences[0, 0], count, &gradients[i, 0],
+                                    gradients.shape[1], &is_outside)
         else:
             with parallel(num_threads=num_threads):
                 for i in range(nnfast_share(pairs.shape[0], 1, 0), nnfast_share(pairs.shape[0], 1, 1)):
-                    _sum_pairs_of_input(&pairs[i, 0], pairs.shape[1], &differences[0, 0], &gradients[i, 0],
-                                        gradients.shape[1])
+                    _sum_pairs_of_input(&pairs[i, 0], pairs.shape[1], &differences[0, 0], count, &gradients[i, 0],
+                                        gradients.shape[1], &is_outside)
                 nnfast_leave(&team)
             nnfast_disband(&team)
+    _check_indices("pairs", is_outside, count)
 
 
 cdef void _sum_pairs_of_input(
-    const int32_t* pairs, Py_ssize_t examples, const double* differences, double* gradient, Py_ssize_t units
+    const int32_t* pairs, Py_ssize_t examples, const double* differences, Py_ssize_t count, double* gradient,
+    Py_ssize_t units, bint* is_outside,
 ) noexcept nogil:
     cdef Py_ssize_t e, unit
+    cdef int64_t pair
     for e in range(examples):
         if pairs[e] >= 0:
+            pair = _inside(pairs[e], count, is_outside)
             for unit in range(units):
-                gradient[unit] += differences[pairs[e] * units + unit]
+                gradient[unit] += differences[pair * units + unit]
 
 
 # One unit perturbed
+
+cdef enum:
+    MOST_LANES = 1 << 24    # and units, so that the size of the scratch memory does not overflow
+
 
 cdef void _set_lanes(const Perturbed* all, const GradientItem* item, Lanes* lanes) noexcept nogil:
     """Which examples are at hand, and how far the parameter moves them: the input that it is a factor of.
@@ -87,7 +109,7 @@ cdef void _set_lanes(const Perturbed* all, const GradientItem* item, Lanes* lane
     lanes.count = item.last_pair - item.first_pair
     if lanes.count:
         for j in range(lanes.count):
-            lanes.examples[j] = all.pair_examples[item.first_pair + j]
+            lanes.examples[j] = _inside(all.pair_examples[item.first_pair + j], all.examples, all.is_outside)
             lanes.factors[j] = all.pair_values[item.first_pair + j]
     else:
         lanes.count = all.examples
@@ -364,16 +386,39 @@ cdef void _store_sums(const Perturbed* all, const GradientItem* item, const Lane
             all.kinks[place + unit] = kink
 
 
+cdef bint _is_item(const Perturbed* all, const GradientItem* item) noexcept nogil:
+    """Whether an item is of this chain, and of the sizes that there is memory for."""
+    cdef const GradientStage* stage = all.stages + item.stage
+    cdef int64_t sources, pairs = item.last_pair - item.first_pair
+    if not (0 <= item.stage < all.count - 1 and (stage.code == PRODUCT or stage.code == BATCH_NORMALIZATION)):
+        return False
+    sources = stage.inputs if stage.code == PRODUCT else 1
+    if not 0 <= item.first_unit < item.last_unit <= stage.outputs:
+        return False
+    if item.last_unit - item.first_unit > all.most_units or stage.outputs != all.columns:
+        return False
+    if not 0 <= item.first_pair <= item.last_pair <= all.pairs:
+        return False
+    if pairs > 0:   # batch normalisation needs whole batches
+        return pairs <= all.most_lanes and item.last_pair <= all.rows and item.stage >= all.last_normalization
+    return all.examples <= all.most_lanes and -1 <= item.source < sources < all.rows
+
+
 cdef void _perturb_share(Perturbed* all, int share) noexcept nogil:
     """What one thread does: whatever items are left, until time is over."""
     cdef Lanes lanes
+    cdef GradientItem item
     cdef Py_ssize_t number
     _lay_out(all, all.scratch + share * all.scratch_size, &lanes)
     while True:
         number = nnfast_increment(&all.next_item) - 1
         if number >= all.item_count:
             return
-        _perturb_item(all, all.items + number, &lanes)
+        item = all.items[number]
+        if _is_item(all, &item):
+            _perturb_item(all, &item, &lanes)
+        else:
+            all.is_outside[0] = True    # whoever writes it writes the same
         if nnfast_clock() > all.deadline:
             return
 
@@ -403,6 +448,9 @@ cdef Py_ssize_t _lay_out(const Perturbed* all, double* memory, Lanes* lanes) noe
 def perturbation_scratch(Py_ssize_t most_units, Py_ssize_t most_lanes, Py_ssize_t block_columns, Py_ssize_t widest):
     """Elements of scratch memory that each thread of `perturb` needs."""
     cdef Perturbed all
+    _must(0 < most_units <= MOST_LANES and 0 < most_lanes <= block_columns <= MOST_LANES and 0 <= widest <= MOST_LANES,
+          "a size is too small or too large")
+    _must(most_lanes % GROUP_OF_LANES == 0 and block_columns % GROUP_OF_LANES == 0, "lanes are no whole groups")
     cdef Lanes lanes
     cdef double nothing
     all.most_units, all.most_lanes = most_units, most_lanes
@@ -411,10 +459,9 @@ def perturbation_scratch(Py_ssize_t most_units, Py_ssize_t most_lanes, Py_ssize_
 
 
 def perturb(
-    const GradientStage[::1] stages,
+    GradientChain chain not None,
     const GradientItem[::1] items,  # all of one stage
-    const int64_t[::1] labels,      # in   (B,)             of softmax
-    const double[:, ::1] targets,   # in   (O, row)         of the other losses
+    const double[:, ::1] targets,   # in   (O, row)         empty where the loss takes labels
     double[::1] losses,             # in   (B,)             as `evaluate` left them
     double[:, ::1] powers,          # in   (2 C + 1, row)   likewise
     const int64_t[::1] pair_examples,
@@ -427,7 +474,7 @@ def perturb(
     Py_ssize_t most_units,          # of an item
     Py_ssize_t most_lanes,          # of an item, in whole groups
     Py_ssize_t block_columns,       # at least as many
-    Py_ssize_t widest,              # outputs of a stage
+    Py_ssize_t widest,              # at least the outputs of any stage
     Py_ssize_t first_item,
     double seconds,
     int num_threads,
@@ -438,13 +485,30 @@ def perturb(
     the first item that is left to do when time is over.
     """
     cdef Perturbed all
-    all.stages, all.count = &stages[0], stages.shape[0]
+    cdef bint is_outside = False
+    _check_threads(num_threads)
+    _set_chain(&all, chain, targets, losses, powers)
+    _must(items.shape[0] < 1 << 30, "there are too many items")
+    _must(0 <= first_item <= items.shape[0], "first_item is beyond the items")
+    if first_item == items.shape[0]:
+        return first_item
+    _check_length("pair_values", pair_values.shape[0], pair_examples.shape[0])
+    _must(differences.shape[0] > 0 and differences.shape[1] > 0, "differences has no elements")
+    _must(kinks.shape[0] == 0 or kinks.shape[0] == differences.shape[0] and kinks.shape[1] == differences.shape[1],
+          "kinks has another shape than differences")
+    _must(widest >= chain.widest, "widest is less than the outputs of a stage")
+    _check_room("each thread's part of scratch", (scratch.shape[0] - 8) // num_threads // 8 * 8,
+                perturbation_scratch(most_units, most_lanes, block_columns, widest))
+    _check_alignment(<uintptr_t>&differences[0, 0] | <uintptr_t>&scratch[0] | <uintptr_t>&items[0], sizeof(double))
     all.items, all.item_count, all.next_item = &items[0], items.shape[0], <int32_t>first_item
-    all.row, all.examples = powers.shape[1], losses.shape[0]
-    all.labels, all.targets, all.losses = &labels[0], &targets[0, 0], &losses[0]
-    _set_powers(&all, &powers[0, 0])
-    all.pair_examples, all.pair_values = &pair_examples[0], &pair_values[0]
-    all.differences, all.kinks = &differences[0, 0], &kinks[0, 0] if kinks.shape[0] else NULL
+    all.is_outside = &is_outside
+    all.pairs = pair_examples.shape[0]
+    all.pair_examples = &pair_examples[0] if all.pairs else NULL
+    all.pair_values = &pair_values[0] if all.pairs else NULL
+    all.kinks = &kinks[0, 0] if kinks.shape[0] else NULL
+    all.rows, all.columns, all.differences = differences.shape[0], differences.shape[1], &differences[0, 0]
+    _check_alignment(<uintptr_t>all.pair_examples | <uintptr_t>all.pair_values, sizeof(double))
+    _check_alignment(<uintptr_t>all.kinks, sizeof(int32_t))
     all.h, all.epsilon = h, epsilon
     all.most_units, all.most_lanes, all.block_columns, all.widest = most_units, most_lanes, block_columns, widest
     all.scratch, all.scratch_size = _aligned(&scratch[0]), (scratch.shape[0] - 8) // num_threads // 8 * 8
@@ -457,4 +521,6 @@ def perturb(
                 _perturb_share(&all, nnfast_thread_number())
                 nnfast_leave(&all.team)
             nnfast_disband(&all.team)
+    if is_outside:
+        raise IndexError("an item or a pair is not one of this chain")
     return min(all.next_item, items.shape[0])

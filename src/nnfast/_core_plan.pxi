@@ -54,7 +54,8 @@ cdef struct Operation:
     int64_t looks_for_zeros     # x is data, which may be sparse (_core_zeros.pxi)
     int64_t number              # of dropout: which of the keys,
     int64_t mask                # or, unless it is -1, the first of its columns in the masks that were drawn beforehand
-    int64_t array, bias_array   # addresses of the user's: weights to pack, or where their gradients go
+    # Of the user's weights to pack, or where their gradients go: which of the arrays and, in compiled code, addresses
+    int64_t array, bias_array
     double setting              # slope, dropout ratio, momentum
 
 cdef enum Rule:
@@ -87,6 +88,7 @@ cdef struct Training:
     Py_ssize_t inputs, row_bytes
     bint fetches_ahead          # rows of the next batch, during an update
     const int64_t* order        # rows of the data, batch after batch, epoch after epoch; NULL: as they come
+    bint* is_outside            # whether some row or label is none
     const int64_t* labels       # of all the data
     const void* targets         # likewise, where the loss takes no labels
     const uint64_t* keys        # of dropout's masks, a row of them a step
@@ -121,4 +123,4 @@ cdef struct Batch:
 
 cdef inline Py_ssize_t _data_row(const Training* training, Py_ssize_t place) noexcept nogil:
     """Which row of the data a place in the order means."""
-    return place if training.order == NULL else training.order[place]
+    return place if training.order == NULL else _inside(training.order[place], training.rows, training.is_outside)

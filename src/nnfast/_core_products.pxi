@@ -36,6 +36,13 @@ cdef enum:
 PANEL_PADDING = PADDING
 
 
+cdef int _check_workspace(Py_ssize_t found, Py_ssize_t depth, Py_ssize_t columns, int num_threads) except -1:
+    """Of a product whose second operand is (depth, columns)."""
+    _check_threads(num_threads)
+    _check_room("each thread's part of workspace", found // num_threads, depth * (columns + PADDING) + PADDING)
+    return 0
+
+
 cdef inline Py_ssize_t _lanes(floating* unused) noexcept nogil:
     """Elements in one vector."""
     if floating is float:
@@ -455,12 +462,23 @@ def affine_forward(
 ):
     """y = x @ w + b."""
     cdef Product product
+    cdef const given* rows = NULL
+    cdef const floating* weights = NULL
+    _check_shape("y", y.shape[0], y.shape[1], x.shape[0], w.shape[1])
+    _check_length("a row of x", x.shape[1], w.shape[0])
+    _check_length("b", b.shape[0], w.shape[1])
     if y.shape[0] == 0 or y.shape[1] == 0:
         return
+    _check_workspace(workspace.shape[0], w.shape[0], w.shape[1], num_threads)
+    if w.shape[0] > 0:
+        rows, weights = &x[0, 0], &w[0, 0]
+    _check_alignment(<uintptr_t>rows, sizeof(x[0, 0]))
+    _check_alignment(<uintptr_t>weights | <uintptr_t>&b[0] | <uintptr_t>&y[0, 0] | <uintptr_t>&workspace[0],
+                     sizeof(b[0]))
     with nogil:
         product = _plan_product(x.shape[0], w.shape[1], w.shape[0], x.shape[1], 1, w.shape[1], 1,
                                 &y[0, 0], num_threads)
-        _product(&product, &x[0, 0], &w[0, 0], &b[0], &y[0, 0], &workspace[0], num_threads)
+        _product(&product, rows, weights, &b[0], &y[0, 0], &workspace[0], num_threads)
 
 
 def affine_backward_input(
@@ -472,12 +490,21 @@ def affine_backward_input(
 ):
     """dx = dy @ w.T."""
     cdef Product product
+    cdef const floating* gradient = NULL
+    cdef const floating* weights = NULL
+    _check_shape("dx", dx.shape[0], dx.shape[1], dy.shape[0], w.shape[0])
+    _check_length("a row of dy", dy.shape[1], w.shape[1])
     if dx.shape[0] == 0 or dx.shape[1] == 0:
         return
+    _check_workspace(workspace.shape[0], w.shape[1], w.shape[0], num_threads)
+    if w.shape[1] > 0:
+        gradient, weights = &dy[0, 0], &w[0, 0]
+    _check_alignment(<uintptr_t>gradient | <uintptr_t>weights | <uintptr_t>&dx[0, 0] | <uintptr_t>&workspace[0],
+                     sizeof(dx[0, 0]))
     with nogil:
         product = _plan_product(dy.shape[0], w.shape[0], w.shape[1], dy.shape[1], 1, 1, w.shape[1],
                                 &dx[0, 0], num_threads)
-        _product(&product, &dy[0, 0], &w[0, 0], NULL, &dx[0, 0], &workspace[0], num_threads)
+        _product(&product, gradient, weights, NULL, &dx[0, 0], &workspace[0], num_threads)
 
 
 def affine_backward_parameters(
@@ -492,18 +519,34 @@ def affine_backward_parameters(
     cdef Product product
     cdef nnfast_team team
     cdef Py_ssize_t columns = dy.shape[1]
+    cdef const given* rows = NULL
+    cdef const floating* gradient = NULL
+    cdef floating* weights_gradient = NULL
+    _check_shape("dw", dw.shape[0], dw.shape[1], x.shape[1], columns)
+    _check_length("a column of dy", dy.shape[0], x.shape[0])
+    _check_length("db", db.shape[0], columns)
     if columns == 0:
         return
+    _check_workspace(workspace.shape[0], x.shape[0], columns, num_threads)
+    if x.shape[0] > 0:
+        gradient = &dy[0, 0]
+    if x.shape[0] > 0 and x.shape[1] > 0:
+        rows = &x[0, 0]
+    if x.shape[1] > 0:
+        weights_gradient = &dw[0, 0]
+    _check_alignment(<uintptr_t>rows, sizeof(x[0, 0]))
+    _check_alignment(<uintptr_t>gradient | <uintptr_t>weights_gradient | <uintptr_t>&db[0] | <uintptr_t>&workspace[0],
+                     sizeof(db[0]))
     with nogil:
-        if dw.shape[0] > 0:
+        if x.shape[1] > 0:
             product = _plan_product(x.shape[1], dy.shape[1], x.shape[0], 1, x.shape[1], dy.shape[1], 1,
-                                    &dw[0, 0], num_threads)
-            _product(&product, &x[0, 0], &dy[0, 0], NULL, &dw[0, 0], &workspace[0], num_threads)
+                                    weights_gradient, num_threads)
+            _product(&product, rows, gradient, NULL, weights_gradient, &workspace[0], num_threads)
         if columns <= COLUMNS_OF_SUMS or nnfast_assemble(&team, num_threads) == 1:
-            _column_sums(&dy[0, 0], dy.shape[0], columns, &db[0], 0, columns)
+            _column_sums(gradient, dy.shape[0], columns, &db[0], 0, columns)
         else:
             with parallel(num_threads=num_threads):
-                _column_sums(&dy[0, 0], dy.shape[0], columns, &db[0],
+                _column_sums(gradient, dy.shape[0], columns, &db[0],
                              nnfast_share(columns, COLUMNS_OF_SUMS, 0), nnfast_share(columns, COLUMNS_OF_SUMS, 1))
                 nnfast_leave(&team)
             nnfast_disband(&team)

@@ -152,6 +152,7 @@ cdef void _train_share(Training* training, floating* arena) noexcept nogil:
 def train(
     const given[:, ::1] x,          # in   (N, I)
     const Operation[::1] operations,
+    Arrays arrays not None,         # that they name
     floating[::1] arena,            # in and out: weights and states, then scratch
     const int64_t[::1] labels,      # in   (N,)    empty where the loss takes targets
     const floating[:, ::1] targets,     # in   (N, O)  empty where it takes labels
@@ -178,34 +179,77 @@ def train(
 ):
     """Steps of some epochs, from where the progress is, until they or the time are over or a value is not finite."""
     cdef Training training
+    cdef Room room
+    cdef bint is_outside = False
+    # What is checked is what is used, whatever other Python threads do to the arrays meanwhile.
+    cdef Operation* own_operations = NULL
+    cdef Optimizer own_optimizer
+    cdef Progress own_progress
+    cdef Py_ssize_t place
+    _check_room("arena", arena.shape[0], 1)
+    _check_room("x", x.shape[0], 1)
+    _check_length("optimizer", optimizer.shape[0], 1)
+    _check_length("progress", progress.shape[0], 1)
+    own_optimizer, own_progress = optimizer[0], progress[0]
+    room.arena, room.labels, room.finished = arena.shape[0], labels.shape[0], finished.shape[0]
+    room.target_rows, room.target_columns = targets.shape[0], targets.shape[1]
+    room.order_columns, room.key_rows, room.mask_rows = order.shape[1], keys.shape[0], masks.shape[1]
+    room.losses, room.correct, room.sums_of_squares = losses.shape[0], correct.shape[0], sums_of_squares.shape[0]
+    room.epoch_losses, room.epoch_correct = epoch_losses.shape[0], epoch_correct.shape[0]
     memset(&training, 0, sizeof(training))
-    training.operations, training.count = &operations[0], operations.shape[0]
-    training.x, training.inputs, training.rows = &x[0, 0], x.shape[1], x.shape[0]
+    training.is_outside = &is_outside
+    training.count = operations.shape[0]
+    training.x, training.inputs, training.rows = &x[0, 0] if x.shape[1] else NULL, x.shape[1], x.shape[0]
     training.converts = sizeof(x[0, 0]) != sizeof(arena[0])
     training.labels = &labels[0] if labels.shape[0] else NULL
-    training.targets = &targets[0, 0] if targets.shape[0] else NULL
-    training.keys = &keys[0, 0] if keys.shape[1] else NULL
+    training.targets = &targets[0, 0] if targets.shape[0] and targets.shape[1] else NULL
+    training.keys = &keys[0, 0] if keys.shape[0] and keys.shape[1] else NULL
     training.dropouts = keys.shape[1]
-    training.masks = &masks[0, 0, 0] if masks.shape[2] else NULL
+    training.masks = &masks[0, 0, 0] if masks.shape[0] and masks.shape[1] and masks.shape[2] else NULL
     training.masked_steps, training.mask_row = masks.shape[0], masks.shape[2]
-    training.order = &order[0, 0] if order.shape[1] else NULL
+    training.order = &order[0, 0] if order.shape[0] and order.shape[1] else NULL
     training.row_bytes = x.shape[1] * <Py_ssize_t>sizeof(x[0, 0])
     training.fetches_ahead = order.shape[1] > 0 and x.shape[0] * training.row_bytes > FETCHED_FROM
-    training.epochs, training.optimizer = order.shape[0], &optimizer[0]
-    training.losses, training.correct, training.sums_of_squares = &losses[0], &correct[0], &sums_of_squares[0]
+    training.epochs, training.optimizer = order.shape[0], &own_optimizer
+    training.losses = &losses[0] if losses.shape[0] else NULL
+    training.correct = &correct[0] if correct.shape[0] else NULL
+    training.sums_of_squares = &sums_of_squares[0] if sums_of_squares.shape[0] else NULL
     training.finished, training.size = &finished[0] if finished.shape[0] else NULL, size
-    training.epoch_losses, training.epoch_correct = &epoch_losses[0], &epoch_correct[0]
-    training.progress = &progress[0]
-    training.batch_size, training.steps = batch_size, (x.shape[0] + batch_size - 1) // batch_size
-    training.first_step = progress[0].epoch * training.steps + progress[0].step
+    training.epoch_losses = &epoch_losses[0] if epoch_losses.shape[0] else NULL
+    training.epoch_correct = &epoch_correct[0] if epoch_correct.shape[0] else NULL
+    training.progress = &own_progress
+    training.batch_size = batch_size
+    if batch_size > 0:
+        training.steps = (x.shape[0] - 1) // batch_size + 1
     training.block_rows, training.group = block_rows, group
     training.scratch, training.scratch_size = scratch, scratch_size
     training.checks_data = checks_data
-    training.deadline = nnfast_clock() + <int64_t>(1e9 * seconds)
-    with nogil:
-        if nnfast_assemble(&training.team, num_threads) == 1:
-            _train_share(&training, &arena[0])
-        else:
-            with parallel(num_threads=num_threads):
+    training.deadline = nnfast_clock() + <int64_t>(1e9 * min(max(seconds, 0.), 1e6))
+    _check_alignment(<uintptr_t>training.x, sizeof(x[0, 0]))
+    _check_alignment(<uintptr_t>&arena[0] | <uintptr_t>training.targets | <uintptr_t>training.finished,
+                     sizeof(arena[0]))
+    _check_alignment(<uintptr_t>training.order | <uintptr_t>training.labels | <uintptr_t>training.keys
+                     | <uintptr_t>training.losses | <uintptr_t>training.sums_of_squares
+                     | <uintptr_t>training.epoch_losses | <uintptr_t>training.epoch_correct, sizeof(double))
+    _check_alignment(<uintptr_t>training.correct, sizeof(int32_t))
+    own_operations = <Operation*>PyMem_Calloc(training.count, sizeof(Operation))
+    if own_operations == NULL:
+        raise MemoryError()
+    training.operations = own_operations
+    try:
+        for place in range(training.count):
+            own_operations[place] = operations[place]
+        _check_training(&training, own_operations, arrays, &arena[0], &room, num_threads)
+        training.first_step = own_progress.epoch * training.steps + own_progress.step
+        with nogil:
+            if nnfast_assemble(&training.team, num_threads) == 1:
                 _train_share(&training, &arena[0])
-            nnfast_disband(&training.team)
+            else:
+                with parallel(num_threads=num_threads):
+                    _train_share(&training, &arena[0])
+                nnfast_disband(&training.team)
+    finally:
+        PyMem_Free(own_operations)
+    progress[0] = own_progress
+    if is_outside:
+        raise IndexError("order has an element that is not a row of x, or labels one that is not a class")

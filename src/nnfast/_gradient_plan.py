@@ -30,7 +30,9 @@ class GradientPlan(_plan.PlanBase):
         self._in_use = threading.RLock()
         operations = self._layout.operations
         codes = {code: name for name, code in self._kernels.OPERATION_CODES.items()}
-        self._places: list[tuple[str, _plan.Trained, int]] = []     # which field of which operation has its gradient
+        self._packed: list[np.ndarray] = []
+        self._given: list[_plan.Trained] = []       # of which each pass gives gradients
+        given: list[tuple[str, int]] = []           # which field of which operation names the array
         for number, operation in enumerate(operations):
             name = codes[int(operation["code"])]
             if name not in ("PACK", "UPDATE", "BATCH_NORMALIZATION_BACKWARD"):
@@ -38,9 +40,13 @@ class GradientPlan(_plan.PlanBase):
             for field, offset in (("array", operation["weights"]), ("bias_array", operation["bias"])):
                 one = next(one for one in self._layout.trained if one.offset == offset)
                 if name == "PACK":
-                    operation[field] = _address(one.array)
+                    operation[field] = len(self._packed)
+                    self._packed.append(one.array)
                 else:
-                    self._places.append((field, one, number))
+                    self._given.append(one)
+                    given.append((field, number))
+        for place, (field, number) in enumerate(given, len(self._packed)):
+            operations[field][number] = place
 
     @property
     def is_stateful(self) -> bool:
@@ -68,13 +74,12 @@ class GradientPlan(_plan.PlanBase):
             return self._gradients(x, t)
 
     def _gradients(self, x: np.ndarray, t: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
-        operations = self._layout.operations
         found: dict[str, np.ndarray] = {}
-        for field, one, number in self._places:
+        for one in self._given:
             gradient = self._new(one)
             found[one.key] = gradient
-            operations[field][number] = _address(gradient)
             setattr(one.layer, f"d{one.name}", gradient)
+        self._arrays = self._kernels.Arrays([*self._packed, *found.values()])
         keys = self.network.generator.integers(1 << 64, size=(1, self._layout.dropouts), dtype=np.uint64) \
             if self._layout.dropouts else _NO_KEYS
         if self._layout.statistics:
@@ -84,7 +89,7 @@ class GradientPlan(_plan.PlanBase):
                     self._pack(one.array, one.offset, one.size)
         self._gradient_settings["penalty"] = self.network.weight_decay_lambda
         losses, correct, progress = np.zeros(1), np.zeros(1, np.int64), np.zeros(1, _plan.PROGRESS)
-        masks = self._draw_masks([x.shape[0]])
+        masks = self._draw_masks([x.shape[0]], x.shape[0])
         self._run(x, t, _AS_THEY_COME, keys, masks, self._gradient_settings, losses, correct, progress, x.shape[0],
                   False, min(self._most_threads, self.wanted_threads(x.shape[0])), 0.0)
         for layer, first, last in self._layout.drawn:
@@ -107,11 +112,6 @@ class GradientPlan(_plan.PlanBase):
 
 _AS_THEY_COME = np.empty((1, 0), np.int64)
 _NO_KEYS = np.empty((1, 0), np.uint64)
-
-
-def _address(array: np.ndarray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
 
 
 def _parts(network: "Network") -> list[Any]:
@@ -139,4 +139,4 @@ class GradientPlans:
         return plan
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return GradientPlans, ()    # addresses mean nothing in a copy of the network
+        return GradientPlans, ()    # a copy of the network has arrays of its own

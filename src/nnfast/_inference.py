@@ -1,6 +1,6 @@
 """A network's layers as compiled code walks them forward: for `predict`, and for a `Predictor`.
 
-Layout of a stage: `_core_inference.pxi`. The stages point to the layers' own arrays, so a change to their values is
+Layout of a stage: `_core_inference.pxi`. The stages read the layers' own arrays, so a change to their values is
 seen by the next call; that another array has been put in their place is noticed by `ChainCache`.
 """
 
@@ -59,7 +59,7 @@ class Chain:
         self.multiply_adds = 0
         self._parts = list(parts(network))
         self._kernels = kernels(network.dtype)
-        self._arrays: list[np.ndarray] = []     # kept alive: the stages hold their addresses
+        self._arrays: list[np.ndarray] = []     # which the stages name by their place
         self._copies = 0                        # elements
         self._stages: list[np.ndarray] = []
         for layer in network.layers.values():
@@ -70,7 +70,9 @@ class Chain:
         fitting = _BLOCK_BYTES // (2 * max(widest, 1) * self.dtype.itemsize) // 8 * 8
         self._block_rows = min(max(fitting, _FEWEST_BLOCK_ROWS), _MOST_BLOCK_ROWS)
         self._buffer_size = max(self._block_rows * widest, self._kernels.FEWEST_BUFFER)
-        self.stages = self._kernels.Chain(np.array(self._stages), self._block_rows, self._buffer_size)
+        arrays = self._kernels.Arrays(self._arrays)
+        self.stages = self._kernels.Chain(
+            np.array(self._stages), arrays, self.dtype.itemsize, self._block_rows, self._buffer_size)
 
     def is_current(self, network: "Network") -> bool:
         """Whether the network still has the same layers, arrays and settings."""
@@ -105,8 +107,8 @@ class Chain:
         if kind is Affine:
             padded = self._rows_apart(layer.W.shape[1])
             inputs, self.outputs = self.outputs, layer.W.shape[1]
-            self._stage("PRODUCT", inputs=inputs, y_row=padded, weights=self._address(layer.W, 2),
-                        bias=self._address(layer.b, 1), copy=self._copies)
+            self._stage("PRODUCT", inputs=inputs, y_row=padded, weights=self._place_of(layer.W, 2),
+                        bias=self._place_of(layer.b, 1), copy=self._copies)
             self._copies += (inputs + 1) * padded
             self.multiply_adds += inputs * self.outputs
             return
@@ -114,8 +116,8 @@ class Chain:
             self._stage("COPY", y_row=self._rows_apart(self.outputs))
         if kind is BatchNormalization:
             mean, variance = layer.statistics
-            self._stage("NORMALIZE", weights=self._address(layer.gamma, 1), bias=self._address(layer.beta, 1),
-                        mean=self._address(mean, 1), variance=self._address(variance, 1))
+            self._stage("NORMALIZE", weights=self._place_of(layer.gamma, 1), bias=self._place_of(layer.beta, 1),
+                        mean=self._place_of(mean, 1), variance=self._place_of(variance, 1))
         elif kind is Dropout:
             self._stage("SCALE", setting=1.0 - layer.dropout_ratio)
         elif kind is not Identity:
@@ -132,15 +134,14 @@ class Chain:
             stage[name] = value
         self._stages.append(stage)
 
-    def _address(self, array: np.ndarray, ndim: int) -> int:
-        """Where an array lies, or a copy in the layout that the kernels take."""
+    def _place_of(self, array: np.ndarray, ndim: int) -> int:
+        """The place among the arrays that an array gets, or a copy in the layout that the kernels take."""
         operand = _validation.operand("array", array, ndim)
         if operand.dtype != self.dtype:
             operand = operand.astype(self.dtype)
         self.is_live = self.is_live and operand is array
         self._arrays.append(operand)
-        address: int = operand.__array_interface__["data"][0]
-        return address
+        return len(self._arrays) - 1
 
 
 def parts(network: "Network") -> Iterator[Any]:
@@ -209,4 +210,4 @@ class ChainCache:
         return chain
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ChainCache, ()       # addresses mean nothing in a copy of the network
+        return ChainCache, ()       # a copy of the network has arrays of its own

@@ -78,7 +78,7 @@ class Perturbation:
         self._examples = x.shape[0]
         self._group = self._kernels.LANES_LEFT_OUT
         self._row = _memory.rows_apart(self._examples, self._group, _FLOAT64)
-        self._arrays: list[np.ndarray] = []     # kept alive: the stages hold their addresses
+        self._arrays: list[np.ndarray] = []     # which the stages name by their place
         self._y = [np.zeros((x.shape[1], self._row))]   # what goes into each stage
         self._y[0][:, : self._examples] = x.T
         self._stages: list[np.ndarray] = []
@@ -101,7 +101,7 @@ class Perturbation:
         elif kind is BatchNormalization:
             self._add_stage(name, "BATCH_NORMALIZATION", inputs)
             self._set_parameters(layer.gamma, layer.beta)
-            self._stages[-1]["normalized"] = self._address(np.empty((inputs, self._row)))
+            self._stages[-1]["normalized"] = self._place_of(np.empty((inputs, self._row)))
         elif kind is Dropout:
             self._add_stage(name, "SCALE", inputs, 1.0 - layer.dropout_ratio)
         elif kind is not Identity:
@@ -111,20 +111,19 @@ class Perturbation:
         stage = np.zeros((), _STAGE)
         stage["code"], stage["setting"] = self._codes[code], setting
         stage["inputs"], stage["outputs"] = self._y[-1].shape[0], outputs
-        stage["x"] = self._address(self._y[-1])
+        stage["x"] = self._place_of(self._y[-1])
         self._y.append(np.empty((outputs, self._row)))
-        stage["y"] = self._address(self._y[-1])
+        stage["y"] = self._place_of(self._y[-1])
         self._stages.append(stage)
         self.layers.append(name)
 
     def _set_parameters(self, weights: np.ndarray, bias: np.ndarray) -> None:
-        self._stages[-1]["weights"] = self._address(np.ascontiguousarray(weights, np.float64))
-        self._stages[-1]["bias"] = self._address(np.ascontiguousarray(bias, np.float64))
+        self._stages[-1]["weights"] = self._place_of(np.ascontiguousarray(weights, np.float64))
+        self._stages[-1]["bias"] = self._place_of(np.ascontiguousarray(bias, np.float64))
 
-    def _address(self, array: np.ndarray) -> int:
+    def _place_of(self, array: np.ndarray) -> int:
         self._arrays.append(array)
-        address: int = array.__array_interface__["data"][0]
-        return address
+        return len(self._arrays) - 1
 
     def _look_ahead(self) -> None:
         """What must be known of the stages that follow each one."""
@@ -166,15 +165,17 @@ class Perturbation:
         a_thread = -(-self._kernels.perturbation_scratch(*self._sizes) // 8) * 8      # whole cache lines
         self._threads = _threads.for_product(self._multiply_adds())
         self._scratch = np.empty(self._threads * a_thread + 8)
-        self._all_stages, self._losses = np.array(self._stages), np.empty(self._examples)
-        self._kernels.evaluate(self._all_stages, self._y[0], self._labels, self._targets, self._losses, self._powers,
-                               self._scratch, self._epsilon, self._sizes[2], self._threads)
+        self._losses = np.empty(self._examples)
+        self._chain = self._kernels.GradientChain(
+            np.array(self._stages), self._kernels.Arrays(self._arrays), self._labels, self._examples, self._row)
+        self._kernels.evaluate(self._chain, self._targets, self._losses, self._powers, self._scratch, self._epsilon,
+                               self._sizes[2], self._threads)
         is_finite = np.isfinite(self._losses).all()
         keys = iter(self._network.params)
         for place, stage in enumerate(self._stages):
-            if not stage["weights"]:
-                continue
             is_product = stage["code"] == self._codes["PRODUCT"]
+            if not is_product and stage["code"] != self._codes["BATCH_NORMALIZATION"]:
+                continue
             sources = int(stage["inputs"]) if is_product else 1
             if not is_finite:       # nor is any difference
                 differences = np.full((sources + 1, int(stage["outputs"])), np.nan)
@@ -240,9 +241,8 @@ class Perturbation:
         all_items, done = np.array(items, _ITEM), 0
         while done < len(items):
             done = self._kernels.perturb(
-                self._all_stages, all_items, self._labels, self._targets, self._losses, self._powers, pair_examples,
-                pair_values, differences, kinks, self._scratch, self._h, self._epsilon, *self._sizes, done, _CALL_SECONDS,
-                self._threads)
+                self._chain, all_items, self._targets, self._losses, self._powers, pair_examples, pair_values, differences,
+                kinks, self._scratch, self._h, self._epsilon, *self._sizes, done, _CALL_SECONDS, self._threads)
 
     def _multiply_adds(self) -> int:
         """Of the products next to those that are perturbed: what there is to do at least, for a number of threads."""

@@ -361,6 +361,7 @@ class PlanBase:
         self._scratch_size = layout.scratch_size(self._block_rows, self._group * panel, panel)
         self._arena = _aligned_zeros(self._scratch + self._most_threads * self._scratch_size, network.dtype)
         self._finished = self._arena[:0]
+        self._arrays = self._kernels.Arrays([])     # of the user's, that the operations name by their place
         self._losses = np.zeros(batch_size)
         self._correct = np.zeros(batch_size, np.int32)
         # One for each tile, and a tile has at least 4 rows.
@@ -387,16 +388,16 @@ class PlanBase:
         labels, targets = (t, nothing) if t.dtype == np.int64 else (np.empty(0, np.int64), t)
         train = self._kernels.train if x.dtype == self._arena.dtype else self._kernels.train_converting
         train(
-            x, self._layout.operations, self._arena, labels, targets, orders, keys, masks, settings,
+            x, self._layout.operations, self._arrays, self._arena, labels, targets, orders, keys, masks, settings,
             self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
             self._layout.kept, batch_size, self._block_rows, self._group, self._scratch,
             self._scratch_size, checks_data, seconds,
             min(threads, _threads.get_num_threads()),
         )
 
-    def _draw_masks(self, sizes: list[int]) -> np.ndarray:
+    def _draw_masks(self, sizes: list[int], batch_size: int) -> np.ndarray:
         """Masks from numpy.random for batches of so many rows, as the layers one by one would draw them."""
-        masks = np.empty((len(sizes), max(sizes), self._layout.mask_columns), np.uint8)
+        masks = np.empty((len(sizes), batch_size, self._layout.mask_columns), np.uint8)
         for mask, rows in zip(masks, sizes, strict=True):
             for layer, first, last in self._layout.drawn:
                 mask[:rows, first:last] = np.random.rand(rows, last - first) > layer.dropout_ratio
@@ -513,7 +514,7 @@ class Plan(PlanBase):
         most = max(1, _MASK_BYTES // (self._batch_size * self._layout.mask_columns))
         in_an_epoch = -(-rows // self._batch_size)
         firsts = (number % in_an_epoch * self._batch_size for number in range(step, min(steps, step + most)))
-        return self._draw_masks([min(self._batch_size, rows - first) for first in firsts])
+        return self._draw_masks([min(self._batch_size, rows - first) for first in firsts], self._batch_size)
 
     def _optimizer_settings(self) -> np.ndarray:
         rule, names = _OPTIMIZERS[type(self.optimizer)]
