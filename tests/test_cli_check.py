@@ -40,8 +40,8 @@ def test_a_saved_network_is_checked_as_it_was_trained(capsys, dtype):
     (x, t), _ = load_digits()
     network = cli.build_network([64, 9, 7, 10], "sigmoid", seed=0, dtype=dtype)
     with np.load("net.npz") as saved:
-        network.params = dict(saved)
-    printed = check(capsys, "--network", "net.npz", "--activation", "sigmoid")
+        network.params = {key: saved[key] for key in network.params}
+    printed = check(capsys, "--network", "net.npz")
     assert printed == f"{nnfast.gradient_check(network, x[:100], t[:100])}\n"
 
 
@@ -74,8 +74,8 @@ def test_mnist_is_checked_where_it_lies(capsys, mnist, monkeypatch):
     (["--h", "small"], "--h: 'small' is not a finite number above 0"),
     (["--tolerance", "-1"], "--tolerance: '-1' is not a finite number above 0"),
     (["--examples", "0"], "--examples: '0' is not a whole number of at least 1"),
-    (["--network", "nothing.npz"], "nothing.npz cannot be read: no such file"),
-    (["--network", "."], ". cannot be read: is a directory"),
+    (["--network", "nothing.npz"], "nothing.npz does not exist, but a file of Network.save was expected"),
+    (["--network", "."], ". is a folder or a device, but a file was expected"),
     (["--data-dir", "here"], "--data-dir and --download are for MNIST"),
     (["--epochs", "3"], "--epochs"),
 ], ids=spelled)
@@ -83,29 +83,14 @@ def test_a_bad_value_is_one_sentence_and_exit_2(capsys, arguments, said):
     assert said in refusal(capsys, "check", *arguments)
 
 
-W, b = np.ones((64, 10), np.float32), np.ones(10, np.float32)
-FILES = {
-    "a text": (b"W1 b1\n", "net.npz is not a file of nnfast train --save"),
-    "half a file": (b"PK\x03\x04", "net.npz is not a file of nnfast train --save"),
-    "nothing": ({}, "net.npz holds nothing, but arrays W1, b1, W2, b2, ... were expected"),
-    "other names": ({"weights": W, "bias": b}, "net.npz holds weights, bias, but arrays W1"),
-    "objects": ({"W1": np.array([{}]), "b1": b}, "net.npz is not a file of nnfast train --save"),
-    "whole numbers": ({"W1": W.astype(int), "b1": b}, "net.npz holds W1, b1, but arrays W1"),
-    "a bias too long": ({"W1": W, "b1": np.ones(11, np.float32)}, "b has shape (11,), but a row of W has shape (10,)"),
-    "another width": ({"W1": W[:9], "b1": b}, "x has 64 columns, but layer 1 (Affine) takes 9 inputs"),
-    "layers apart": ({"W1": W, "b1": b, "W2": W, "b2": b}, "layer 3 (Affine) takes 64 inputs"),
-    "fewer classes": ({"W1": W[:, :9].copy(), "b1": b[:9]}, "but the network has classes 0 to 8"),
-}
+def test_a_file_that_holds_no_network_is_one_sentence_and_exit_2(capsys):
+    Path("net.npz").write_bytes(b"W1 b1\n")
+    assert "net.npz is not a file of Network.save" in refusal(capsys, "check", "--network", "net.npz")
 
 
-@pytest.mark.parametrize("contents", FILES)
-def test_a_file_that_holds_no_network_is_one_sentence_and_exit_2(capsys, contents):
-    given, said = FILES[contents]
-    if isinstance(given, bytes):
-        Path("net.npz").write_bytes(given)
-    else:
-        np.savez("net.npz", **given)
-    assert said in refusal(capsys, "check", "--network", "net.npz")
+def test_a_network_of_other_inputs_is_one_sentence_and_exit_2(capsys):
+    nnfast.Network([Affine(9, 10)], seed=0).save("net.npz")
+    assert "x has 64 columns, but layer 1 (Affine) takes 9 inputs" in refusal(capsys, "check", "--network", "net.npz")
 
 
 def test_every_option_is_explained_with_its_default(capsys):

@@ -1,6 +1,6 @@
 """nnfast: multi-layer perceptrons on the CPU, fast.
 
-Reading order: networks and their training, layers, output layers, optimisers, gradients, pictures, data, threads. The book's
+Reading order: networks and their training, layers, output layers, optimisers, gradients, pictures, data, files, threads. The book's
 modules (`nnfast.functions`, `nnfast.layers`, `nnfast.gradient`, ...) hold the names that its scripts import.
 """
 
@@ -14,6 +14,7 @@ from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSp
 from nnfast.gradient import GradientReport, GradientRow, gradient_check, numerical_gradient
 from nnfast.plots import plot_activation_functions, plot_activations, plot_decision, plot_history, plot_weights
 from nnfast.datasets import load_digits, load_mnist
+from nnfast._files import ModelFormatError
 from nnfast._threads import get_num_threads, num_threads, set_num_threads
 from nnfast._config import show_config
 
@@ -35,6 +36,7 @@ __all__ = [
     "Identity",
     "IdentityWithLoss",
     "LeakyRelu",
+    "ModelFormatError",
     "Momentum",
     "MultiLayerNet",
     "MultiLayerNetExtend",

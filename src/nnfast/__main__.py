@@ -8,11 +8,9 @@ Whatever is refused is refused in one sentence, with exit status 2 and before an
 
 import argparse
 import importlib.util
-import io
 import os
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +21,7 @@ from numpy.typing import DTypeLike
 
 import nnfast
 from nnfast import _pictures, _validation
-from nnfast._files import explained, put_in_place
+from nnfast._files import explained
 from nnfast.layers import Affine
 from nnfast.network import ACTIVATIONS, Network
 from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
@@ -173,7 +171,7 @@ def _train(options: argparse.Namespace) -> None:
     print(f"test accuracy {correct / len(t_test):.4f}: {correct:,} of {len(t_test):,} images right")
 
     if options.save is not None:
-        _save(network, options.save)
+        network.save(options.save)
         print(f"saved {options.save}")
     if draws:
         print(f"saved {_pictures.save_curves(history, curves)}")
@@ -189,30 +187,11 @@ def _check(options: argparse.Namespace) -> int:
         widths = [x.shape[1], *options.layers, _CLASSES]
         network = build_network(widths, options.activation, seed=options.seed, dtype="float64")
     else:
-        network = _saved_network(options.network, options.activation)
+        network = Network.load(options.network)
     rows = slice(options.examples)
     report = nnfast.gradient_check(network, x[rows], t[rows], h=options.h, tolerance=options.tolerance)
     print(report)
     return 0 if report.passed else _WRONG
-
-
-def _saved_network(path: Path, activation: str) -> Network:
-    """The network whose parameters `nnfast train --save` has kept."""
-    try:
-        with path.open("rb") as file:
-            arrays = dict(np.load(file))
-    except OSError as error:
-        raise explained(error, f"{path} cannot be read") from error
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile):
-        raise ValueError(f"{path} is not a file of nnfast train --save") from None
-    weights = [arrays.get(f"W{place}") for place in range(1, len(arrays) // 2 + 1)]
-    biases = [arrays.get(f"b{place}") for place in range(1, len(arrays) // 2 + 1)]
-    if not weights or any(array is None or array.dtype.kind != "f" for array in weights + biases):
-        raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}, but arrays W1, b1, W2, b2, ... were expected")
-    layers: list[Any] = []
-    for W, b in zip(weights, biases, strict=True):
-        layers += [Affine(np.asarray(W), np.asarray(b)), ACTIVATIONS[activation]()]
-    return Network(layers[:-1])
 
 
 def _load(options: argparse.Namespace) -> tuple[_Examples, _Examples]:
@@ -250,14 +229,6 @@ def _require_writable(path: Path, remedy: str) -> None:
         raise explained(error, f"{path} cannot be written ({remedy})") from error
     if path.exists() and not path.is_file():
         raise FileExistsError(f"{path} is a folder or a device, which a file cannot replace: {remedy}")
-
-
-def _save(network: Network, path: Path) -> None:
-    """The parameters as arrays by key, for `numpy.load`."""
-    arrays: dict[str, Any] = network.params
-    contents = io.BytesIO()
-    np.savez(contents, **arrays)
-    put_in_place(path, contents.getvalue())
 
 
 # The arguments
@@ -322,7 +293,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
 
     output = parser.add_argument_group("output")
     output.add_argument("--save", type=Path, metavar="FILE.npz", help=(
-        "keep the parameters, for numpy.load: W1, b1, W2, ... (default: do not)"
+        "keep the network, for Network.load, nnfast check or numpy.load (default: do not)"
     ))
     output.add_argument("--pictures", type=Path, default=Path(), metavar="DIR", help=(
         "folder for nnfast-curves.png and nnfast-mistakes.png (default: the current one)"
@@ -339,8 +310,7 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
     ))
     network = _add_network_options(parser)
     network.add_argument("--network", type=Path, metavar="FILE.npz", help=(
-        "a network that nnfast train --save has kept, with the --activation that it was trained with (default: a new one "
-        "of --layers)"
+        "a network that nnfast train --save or Network.save has kept (default: a new one of --layers and --activation)"
     ))
     network.add_argument("--seed", type=_count(0), default=SEED, metavar="N", help=(
         "of a new one's weights (default: %(default)s)"

@@ -9,12 +9,9 @@ and whatever is wrong with the contents of a file is a ``DatasetError``.
 
 import math
 import os
-import stat
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedIOBase, BufferedReader
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnfast import _download
-from nnfast._files import explained
+from nnfast._files import as_path, opened
 
 __all__ = ["DatasetError", "load_digits", "load_mnist", "read_idx"]
 
@@ -183,7 +180,7 @@ def load_mnist(
 or download=True to fetch them into it (on the command line: --download)
     """
     _require_bools(normalize=normalize, flatten=flatten, one_hot_label=one_hot_label, download=download)
-    folder = None if data_dir is None else _as_path("data_dir", data_dir)
+    folder = None if data_dir is None else as_path("data_dir", data_dir)
     train_images, train_labels, test_images, test_labels = _download.find_mnist(folder, download)
     return (
         _in_shape(*_read_examples(train_images, train_labels), 255, normalize, flatten, one_hot_label),
@@ -232,7 +229,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     ...     read_idx(path)
     array([7, 2, 1], dtype=uint8)
     """
-    return _read_idx(_as_path("path", path))
+    return _read_idx(as_path("path", path))
 
 
 def _in_shape(
@@ -271,7 +268,7 @@ def _read_idx(path: Path, expected: str | None = None) -> NDArray[np.uint8]:
     """Array of the file; `expected` "images" or "labels" has anything else refused before it is read."""
     import gzip  # here, for it takes a twentieth of the time that importing nnfast takes
 
-    with _opened(path) as file:
+    with opened(path, "an IDX file", DatasetError) as file:
         is_gzip = file.peek(2)[:2] == b"\x1f\x8b"
         capacity = os.fstat(file.fileno()).st_size * (_MAX_GZIP_RATIO if is_gzip else 1)
         content: BufferedIOBase = gzip.GzipFile(fileobj=file) if is_gzip else file
@@ -336,21 +333,6 @@ def _sized(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
-    try:
-        # Asked before opening: to open a named pipe would wait for a writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DatasetError(f"{path} is a folder or a device, but a file was expected")
-        file = path.open("rb")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} does not exist, but an IDX file was expected") from error
-    except OSError as error:
-        raise explained(error, f"{path} cannot be read") from error
-    with file:
-        yield file
-
-
 # Refusing arguments
 
 
@@ -358,12 +340,3 @@ def _require_bools(**switches: object) -> None:
     for name, value in switches.items():
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{name} is {value!r}, but True or False was expected")
-
-
-def _as_path(name: str, value: object) -> Path:
-    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    if not isinstance(path, str):
-        raise TypeError(f"{name} is {value!r}, but a path (str or os.PathLike) was expected")
-    if not path or "\0" in path:
-        raise ValueError(f"{name} is {path!r}, but a path without NUL characters and not empty was expected")
-    return Path(path)

@@ -1,6 +1,7 @@
 """Networks: layers in a row and an output layer with its loss. `TwoLayerNet` and its like are the book's shapes of it."""
 
 import inspect
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from nnfast import (
+    _files,
     _gradient_plan,
     _graph_picture,
     _inference,
@@ -453,6 +455,81 @@ class Network:
             self, x, t, epochs=epochs, batch_size=batch_size, optimizer=optimizer, validation_data=validation_data,
             shuffle=shuffle, callbacks=callbacks, verbose=verbose, progress=progress, num_threads=num_threads,
         )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a file, from which `load` makes it again: layers, loss and parameters.
+
+        A name that ends with ``.safetensors`` gets a file of that format (needs ``pip install "nnfast[safetensors]"``),
+        any other one a file that `numpy.load` opens: arrays under the keys of `params`, the running statistics of
+        BatchNormalization, and a description under "nnfast". The file takes the place of an older one when it is
+        finished; whatever happens before, the older one is whole. What an optimiser keeps and the random generator's
+        state are not in it.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            Where to, extension included.
+
+        Raises
+        ------
+        ImportError
+            If safetensors is needed and not installed.
+        OSError
+            If the file cannot be written.
+        TypeError
+            If a layer or the loss is written in Python.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> network = Network([Affine(4, 8), Relu(), Affine(8, 3)], seed=0)
+        >>> x = np.ones((1, 4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     network.save(pathlib.Path(folder, "network.npz"))
+        ...     again = Network.load(pathlib.Path(folder, "network.npz"))
+        >>> again
+        Network([Affine1, Relu1, Affine2], SoftmaxWithLoss)
+        >>> bool((again.predict(x) == network.predict(x)).all())
+        True
+        """
+        from nnfast import _model_files  # here, for only who keeps networks needs json and zipfile
+
+        _model_files.save(self, _files.as_path("path", path))
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], *, seed: int | None = None) -> "Network":
+        """A network from a file that `save` has written: it predicts the same bits, and can be trained further.
+
+        A file that comes from anywhere may be given: nothing in it is executed, and what it claims is compared with
+        what is there before memory is allocated.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A name that ends with ``.safetensors`` means that format, any other one ``.npz``.
+        seed : int, keyword-only, optional
+            At least 0; for the permutations and masks of further training.
+
+        Returns
+        -------
+        Network
+            With the names of the layers that were saved, also where one of the book's classes was.
+
+        Raises
+        ------
+        FileNotFoundError, OSError
+            If the file cannot be read.
+        ImportError
+            If safetensors is needed and not installed.
+        ModelFormatError
+            If it is not a file of `save`, is damaged, or is one of a newer nnfast.
+        """
+        from nnfast import _model_files
+
+        found = _model_files.load(_files.as_path("path", path))
+        network = Network(found.layers, found.loss, seed=seed, dtype=found.dtype)
+        network.weight_decay_lambda = found.weight_decay_lambda
+        return network
 
     def draw(self, x: ArrayLike, t: ArrayLike, *, ax: "Axes | None" = None) -> "Picture":
         """A picture of the layers with what passes between them: values above the edges, gradients below.
