@@ -4,6 +4,7 @@
 #   make test    the tests, against the installed package
 #   make lint    ruff, mypy --strict, cython-lint, zizmor
 #   make docs    the site, in docs/_build/html: the tour, run, and the reference
+#   make debug   the tests, with the bounds of arrays checked (15 minutes)
 #   make sanitize    the tests, under AddressSanitizer and UndefinedBehaviorSanitizer (25 minutes)
 #   make wheel   the sdist and a wheel for each Python of this machine, audited and tested, in dist (20 minutes)
 #   make bench   the benchmarks of the README, with the other libraries (75 minutes)
@@ -20,7 +21,7 @@ endif
 # Installing compiles only what changed: objects stay in build/.
 SOURCES := setup.py pyproject.toml $(wildcard src/nnfast/*.p* src/nnfast/*.h src/nnfast/data/*)
 
-.PHONY: demo test lint docs sanitize wheel bench clean
+.PHONY: demo test lint docs debug sanitize wheel bench clean
 .PRECIOUS: %/bin/python
 
 demo: .venv-demo/demo.installed
@@ -41,12 +42,17 @@ docs: .venv/docs.installed
 	MPLBACKEND=Agg $(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo "see docs/_build/html/index.html"
 
-# Python itself is not compiled for the sanitizers, so they are preloaded. -s: what they say comes before the process ends.
 # Left out: what the optimising compiler makes of the innermost loops, and the benchmarks, which are NumPy for the most part.
+BUT_SPEED := --ignore=tests/test_disassembly.py --ignore=tests/test_bench.py
+
+debug: .venv-debug/test.installed
+	.venv-debug/bin/python -m pytest -q $(BUT_SPEED)
+
+# Python itself is not compiled for the sanitizers, so they are preloaded. -s: what they say comes before the process ends.
 sanitize: .venv-sanitize/test.installed
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
-	    .venv-sanitize/bin/python -m pytest -q -s --ignore=tests/test_disassembly.py --ignore=tests/test_bench.py
+	    .venv-sanitize/bin/python -m pytest -q -s $(BUT_SPEED)
 
 wheel: .venv/wheel.installed
 	$(BIN)/python tools/make_wheels.py
@@ -64,6 +70,8 @@ clean:
 .venv/lint.installed: EXTRAS = lint
 .venv/docs.installed: EXTRAS = docs
 .venv/wheel.installed: EXTRAS = wheel
+.venv-debug/test.installed: EXTRAS = test
+.venv-debug/test.installed: export NNFAST_DEBUG_CHECKS = 1
 .venv-sanitize/test.installed: EXTRAS = test
 .venv-sanitize/test.installed: export NNFAST_SANITIZE = address,undefined
 .venv/bench.installed: EXTRAS = bench

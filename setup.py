@@ -3,7 +3,7 @@
 Everything that can be said statically stands in pyproject.toml. Environment variables read here:
 
 NNFAST_REQUIRE_OPENMP=1  a compiler without OpenMP is an error (set when wheels are built), not a warning
-NNFAST_DEBUG_CHECKS=1    bounds checks on and optimisation off, to find a wrong index
+NNFAST_DEBUG_CHECKS=1    bounds checks on and hardly optimised, to find a wrong index
 NNFAST_SANITIZE=a,b      compiled for these sanitizers of GCC or Clang (address, undefined), which must be preloaded then
 NNFAST_NATIVE=1          only the baseline and the best build for the processor at hand: half the time to compile
 """
@@ -79,11 +79,10 @@ class BuildKernels(build_ext):
         # 784-256-128-10). -fno-inline would leave out Python's own inline functions, too: 0.3 microseconds a call.
         # -falign-loops: else a change anywhere in the file moves the innermost loops to where they run up to 6% slower
         # (the backward pass of 100 x 784 x 50 in 201 instead of 189 microseconds; 64 gains no more).
-        flags = ["-O0" if DEBUG else "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+        flags = ["-O1" if DEBUG else "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
                  "-fno-inline-functions", "-fno-inline-small-functions", "-fno-inline-functions-called-once",
                  "-falign-loops=32"]
-        if SANITIZERS:
-            # -O1 alone contracts nothing to FMA, in which the builds differ.
+        if DEBUG or SANITIZERS:     # -O1 alone contracts nothing to FMA, in which the builds differ
             flags += ["-O1", "-fexpensive-optimizations", "-g", "-fno-omit-frame-pointer", *sanitizer_flags()]
         if target_is_x86_64():
             flags += X86_64_FLAGS[name]

@@ -454,10 +454,7 @@ def test_a_thread_count_above_the_work_is_harmless(kernels, dtype):
 def test_an_empty_batch_is_no_work(kernels, dtype, name):
     make, shapes = CASES[name]
     call = make(Draw(dtype, (0,) if shapes is VECTORS else (0, 3)))
-    try:
-        returned, _ = run(kernels, name, call, 2)
-    except IndexError:
-        pytest.skip("a build with bounds checks refuses the address of an empty array's first element")
+    returned, _ = run(kernels, name, call, 2)
     assert not returned
 
 

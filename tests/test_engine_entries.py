@@ -1,0 +1,231 @@
+"""The engine's entries (training, prediction, numerical gradient) stay inside the memory that they are given, whatever
+they are given.
+
+They take descriptions of a network: places in an arena, numbers of arrays, sizes. Real calls are recorded and made
+again on arrays that stand at fences (test_guard_pages.py), as they were and with every number of every description,
+every size and every array wrong in turn. A wrong one is refused, or does no harm.
+"""
+
+import dataclasses
+import itertools
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import UNREADABLE
+from test_guard_pages import fenced
+
+from nnfast import (
+    SGD,
+    Adam,
+    Affine,
+    BatchNormalization,
+    Dropout,
+    Gelu,
+    IdentityWithLoss,
+    LeakyRelu,
+    Momentum,
+    Network,
+    Relu,
+    Sigmoid,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+    Tanh,
+    _kernels,
+    _threads,
+)
+
+REFUSED = (ValueError, IndexError, TypeError, OverflowError, MemoryError)
+HELD = ("Arrays", "Chain", "GradientChain", "Scratch")
+CALLED = ("train", "train_converting", "infer", "infer_converting", "evaluate", "perturb")
+
+
+@dataclasses.dataclass
+class Recorded:
+    """A call, or what made an object: a kernel, and what it was given. Arrays are copies from before the call."""
+
+    kernel: Any
+    name: str
+    arguments: list
+
+
+def copied(argument, made):
+    if isinstance(argument, list):
+        return [copied(one, made) for one in argument]
+    return argument.copy() if isinstance(argument, np.ndarray) else made.get(id(argument), argument)
+
+
+class Recorder:
+    """Kernels that note how they are called. What objects are made of is noted as well, so that they can be made anew."""
+
+    def __init__(self, kernels):
+        self.calls, self.made, self.alive = [], {}, []
+        self.kernels = SimpleNamespace(**vars(kernels))
+        for name in (*HELD, *CALLED):
+            setattr(self.kernels, name, self.noting(getattr(kernels, name), name))
+
+    def noting(self, kernel, name):
+        def noted(*arguments):
+            record = Recorded(kernel, name, [copied(argument, self.made) for argument in arguments])
+            result = kernel(*arguments)
+            if name in HELD:
+                self.made[id(result)] = record
+                self.alive.append(result)
+            else:
+                self.calls.append(record)
+            return result
+
+        return noted
+
+
+NETWORKS = {
+    "of all layers": lambda dtype: Network(
+        [Dropout(0.1), Affine(20, 33), BatchNormalization(33), Relu(), Affine(33, 18), Gelu(), LeakyRelu(0.1), Dropout(0.2),
+         Affine(18, 5), Sigmoid()], SoftmaxWithLoss(), seed=1, dtype=dtype),
+    "of regression": lambda dtype: Network(
+        [Affine(20, 50), Tanh(), Affine(50, 3)], IdentityWithLoss(), seed=1, dtype=dtype),
+    "of many classes": lambda dtype: Network([Affine(20, 7), Relu(), Affine(7, 40)], SoftmaxWithLoss(), seed=1, dtype=dtype),
+    "with drawn masks": lambda dtype: Network(
+        [Affine(20, 9), Sigmoid(), Dropout(0.3), Affine(9, 4)], SigmoidWithLoss(), seed=1, dtype=dtype),
+}
+
+
+def recorded(monkeypatch, kernels, dtype, kind, threads):
+    """Calls of every entry, made by an ordinary use of a network."""
+    recorder, rng = Recorder(kernels), np.random.default_rng(1)
+    monkeypatch.setitem(_kernels._BY_DTYPE, dtype, recorder.kernels)
+    if dtype != np.float64:
+        double = Recorder(_kernels.kernels(np.dtype(np.float64)))
+        double.calls = recorder.calls
+        monkeypatch.setitem(_kernels._BY_DTYPE, np.dtype(np.float64), double.kernels)
+    for name in ("for_steps", "for_inference"):
+        monkeypatch.setattr(_threads, name, lambda rows, multiply_adds: threads)
+    monkeypatch.setattr(_threads, "for_product", lambda multiply_adds: threads)
+    network = NETWORKS[kind](dtype)
+    if kind == "with drawn masks":
+        network.layers["Dropout1"].generator = None
+    outputs = network.outputs
+    x = rng.standard_normal((23, 20)).astype(dtype)
+    if type(network.last_layer) is SoftmaxWithLoss:
+        t = rng.integers(0, outputs, 23)
+    else:
+        t = rng.random((23, outputs)).astype(dtype)
+    network.weight_decay_lambda = 0.01
+    for optimizer in (SGD(), Momentum(), Adam()):
+        network.fit(x, t, epochs=2, batch_size=10, optimizer=optimizer)
+    network.fit(x.astype(np.float32 if dtype == np.float64 else np.float64), t, epochs=1, batch_size=30, shuffle=False)
+    network.gradient(x, t)
+    for rows in (1, 5, 20, 23):
+        network.predict(x[:rows])
+    network.predict(x[:3].astype(np.float32 if dtype == np.float64 else np.float64))
+    network.numerical_gradient(x[:3], t[:3])
+    monkeypatch.undo()
+    return recorder.calls
+
+
+def at_fences(argument, at_the_end):
+    """The argument anew, every array in it standing at a fence."""
+    if isinstance(argument, Recorded):
+        return argument.kernel(*at_fences(argument.arguments, at_the_end))
+    if isinstance(argument, list):
+        return [at_fences(one, at_the_end) for one in argument]
+    if isinstance(argument, np.ndarray):
+        around = UNREADABLE.get(argument.dtype.kind, 0) if argument.dtype.names is None else np.zeros((), argument.dtype)
+        return fenced(argument, around, at_the_end)[0]
+    return argument
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("at_the_end", [True, False], ids=["end", "begin"])
+def test_an_engine_stays_inside_its_arrays(monkeypatch, kernels, dtype, kind, threads, at_the_end):
+    calls = recorded(monkeypatch, kernels, dtype, kind, threads)
+    assert {call.name.removesuffix("_converting") for call in calls} == {"train", "infer", "evaluate", "perturb"}
+    for call in calls:
+        call.kernel(*at_fences(call.arguments, at_the_end))
+
+
+WRONG_NUMBERS = (-(2**63), -(2**31), -1, 0, 1, 2, 3, 7, 64, 1000, 2**16, 2**31 - 1, 2**31, 2**40, 2**60, 2**62, 2**63 - 1)
+
+
+def wrong_numbers(value):
+    near = {*WRONG_NUMBERS, int(value) - 1, int(value) + 1, 2 * int(value), 8 * int(value)} - {int(value)}
+    return [number for number in near if -(2**63) <= number < 2**63]
+
+
+def with_number(array, field, place, number):
+    wrong = fenced(array, np.zeros((), array.dtype), at_the_end=True)[0]
+    (wrong[field] if field else wrong.view(np.int64)).flat[place] = number
+    return wrong
+
+
+def spoilt(argument):
+    """Ways to make the argument, an array or a number, with one thing wrong."""
+    if type(argument) is int:
+        for number in wrong_numbers(argument):
+            yield lambda number=number: number
+    if not isinstance(argument, np.ndarray):
+        return
+    for axis in range(argument.ndim):
+        yield lambda axis=axis: fenced(np.delete(argument, slice(-1, None), axis), np.zeros((), argument.dtype), True)[0]
+        yield lambda axis=axis: np.empty([0 if place == axis else size for place, size in enumerate(argument.shape)],
+                                         argument.dtype)
+    for field in argument.dtype.names or ():
+        for place in range(argument.size if argument.dtype[field].kind == "i" else 0):
+            for number in wrong_numbers(argument[field].flat[place]):
+                yield lambda field=field, place=place, number=number: with_number(argument, field, place, number)
+    if argument.dtype.kind in "iu" and argument.itemsize == 8 and argument.size:      # labels, an order
+        for number in (-1, 2**40, 2**63 - 1):
+            yield lambda number=number: with_number(argument, None, argument.size // 2, number)
+
+
+def with_one(values, place, make):
+    """How to make a list with another value in one place."""
+    return lambda: [*values[:place], make(), *values[place + 1 :]]
+
+
+def variants(record):
+    """Ways to make a record's call, or object, with one thing wrong in what it is given."""
+    for place, argument in enumerate(record.arguments):
+        if isinstance(argument, Recorded):
+            parts = variants(argument)
+        elif isinstance(argument, list):    # of arrays
+            parts = [with_one(argument, number, wrong) for number, array in enumerate(argument) for wrong in spoilt(array)]
+        else:
+            parts = spoilt(argument)
+        for wrong in parts:
+            yield lambda change=with_one(record.arguments, place, wrong): dataclasses.replace(record, arguments=change())
+
+
+def made(record):
+    """What a record makes, or the result of its call. Progress is made by a call, and would be at its end in the next."""
+    return record.kernel(*(
+        made(one) if isinstance(one, Recorded)
+        else one.copy() if isinstance(one, np.ndarray) and "epoch" in (one.dtype.names or ()) else one
+        for one in record.arguments))
+
+
+def standing(record):
+    """A record whose arrays stand at fences."""
+    return dataclasses.replace(record, arguments=[
+        standing(one) if isinstance(one, Recorded) else at_fences(one, at_the_end=True) for one in record.arguments])
+
+
+# Some 200,000 in all take minutes, so every so manieth is tried: a prime, so that it is another number in each place.
+EVERY = int(os.environ.get("NNFAST_EVERY", "61"))
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nothing_that_an_engine_is_given_makes_it_leave_its_arrays(monkeypatch, kernels, dtype, kind, threads):
+    refused = taken = 0
+    for number, call in enumerate(recorded(monkeypatch, kernels, dtype, kind, threads)):
+        for variant in itertools.islice(variants(standing(call)), number % EVERY, None, EVERY):
+            try:
+                made(variant())
+                taken += 1
+            except REFUSED:
+                refused += 1
+    assert min(refused, taken) > 50
