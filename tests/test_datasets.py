@@ -517,6 +517,9 @@ def test_a_named_pipe_is_refused_without_waiting_for_it(tmp_path):
         read_idx(tmp_path / "pipe")
 
 
+FILES = int(os.environ.get("NNFAST_FILES", "100"))      # that are tried (make endurance: more)
+
+
 def damaged(draw, st):
     """A whole IDX file, plain or packed, after up to four bytes were changed, and perhaps cut or made longer."""
     shape = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
@@ -536,7 +539,7 @@ def test_a_damaged_file_is_read_as_it_says_or_refused(tmp_path):
     scratch = tmp_path / "file"
 
     # No deadline: a shared machine may stall any one write of a file.
-    @hypothesis.settings(deadline=None)
+    @hypothesis.settings(deadline=None, max_examples=FILES)
     @hypothesis.given(contents=hypothesis.strategies.composite(damaged)(hypothesis.strategies))
     def is_read_or_refused(contents):
         scratch.write_bytes(contents)
@@ -555,7 +558,7 @@ def test_random_bytes_are_read_as_they_say_or_refused(tmp_path):
     hypothesis = pytest.importorskip("hypothesis")
     scratch = tmp_path / "file"
 
-    @hypothesis.settings(deadline=None)
+    @hypothesis.settings(deadline=None, max_examples=FILES)
     @hypothesis.given(contents=hypothesis.strategies.binary(max_size=64))
     def is_read_or_refused(contents):
         scratch.write_bytes(contents)

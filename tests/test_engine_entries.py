@@ -196,7 +196,8 @@ def variants(record):
         else:
             parts = spoilt(argument)
         for wrong in parts:
-            yield lambda change=with_one(record.arguments, place, wrong): dataclasses.replace(record, arguments=change())
+            arguments = with_one(record.arguments, place, wrong)
+            yield lambda arguments=arguments: dataclasses.replace(record, arguments=arguments())
 
 
 def made(record):
