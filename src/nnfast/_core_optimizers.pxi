@@ -1,4 +1,7 @@
 # One update step of each optimiser on a flattened parameter: parameter and state are changed in place.
+#
+# Subnormal numbers are taken for 0 meanwhile, as in a fit: the averages of a gradient that is 0 sink among them and stay
+# there, as a tenth of the smallest ones is rounded away, and a step of Adam takes twice as long on them (Zen 4).
 
 cdef void _sgd_step_chunk(
     const floating* gradient, floating* parameter, floating lr, Py_ssize_t first, Py_ssize_t last
@@ -11,6 +14,7 @@ cdef void _sgd_step_chunk(
 def sgd_step(const floating[::1] gradient, floating[::1] parameter, double lr, int num_threads):
     """parameter -= lr * gradient. All (N,)."""
     cdef nnfast_team team
+    cdef uint64_t mode
     cdef Py_ssize_t n = _common_length(
         gradient.shape[0], parameter.shape[0], parameter.shape[0], parameter.shape[0], num_threads)
     if n == 0:
@@ -18,11 +22,15 @@ def sgd_step(const floating[::1] gradient, floating[::1] parameter, double lr, i
     _check_alignment(<uintptr_t>&gradient[0] | <uintptr_t>&parameter[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
+            mode = nnfast_flush_subnormals()
             _sgd_step_chunk(&gradient[0], &parameter[0], <floating>lr, 0, n)
+            nnfast_restore_mode(mode)
         else:
             with parallel(num_threads=num_threads):
+                mode = nnfast_flush_subnormals()
                 _sgd_step_chunk(&gradient[0], &parameter[0], <floating>lr,
                                 nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_restore_mode(mode)
                 nnfast_leave(&team)
             nnfast_disband(&team)
 
@@ -43,17 +51,22 @@ def momentum_step(
 ):
     """v = momentum * v - lr * gradient; parameter += v. All (N,)."""
     cdef nnfast_team team
+    cdef uint64_t mode
     cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], v.shape[0], v.shape[0], num_threads)
     if n == 0:
         return
     _check_alignment(<uintptr_t>&gradient[0] | <uintptr_t>&parameter[0] | <uintptr_t>&v[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
+            mode = nnfast_flush_subnormals()
             _momentum_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum, 0, n)
+            nnfast_restore_mode(mode)
         else:
             with parallel(num_threads=num_threads):
+                mode = nnfast_flush_subnormals()
                 _momentum_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum,
                                      nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_restore_mode(mode)
                 nnfast_leave(&team)
             nnfast_disband(&team)
 
@@ -75,17 +88,22 @@ def nesterov_step(
     """parameter += momentum**2 * v - (1 + momentum) * lr * gradient, then
     v = momentum * v - lr * gradient. All (N,)."""
     cdef nnfast_team team
+    cdef uint64_t mode
     cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], v.shape[0], v.shape[0], num_threads)
     if n == 0:
         return
     _check_alignment(<uintptr_t>&gradient[0] | <uintptr_t>&parameter[0] | <uintptr_t>&v[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
+            mode = nnfast_flush_subnormals()
             _nesterov_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum, 0, n)
+            nnfast_restore_mode(mode)
         else:
             with parallel(num_threads=num_threads):
+                mode = nnfast_flush_subnormals()
                 _nesterov_step_chunk(&gradient[0], &parameter[0], &v[0], <floating>lr, <floating>momentum,
                                      nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_restore_mode(mode)
                 nnfast_leave(&team)
             nnfast_disband(&team)
 
@@ -104,17 +122,22 @@ def adagrad_step(
 ):
     """h += gradient**2; parameter -= lr * gradient / (sqrt(h) + 1e-7). All (N,)."""
     cdef nnfast_team team
+    cdef uint64_t mode
     cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], h.shape[0], h.shape[0], num_threads)
     if n == 0:
         return
     _check_alignment(<uintptr_t>&gradient[0] | <uintptr_t>&parameter[0] | <uintptr_t>&h[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
+            mode = nnfast_flush_subnormals()
             _adagrad_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr, 0, n)
+            nnfast_restore_mode(mode)
         else:
             with parallel(num_threads=num_threads):
+                mode = nnfast_flush_subnormals()
                 _adagrad_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr,
                                     nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_restore_mode(mode)
                 nnfast_leave(&team)
             nnfast_disband(&team)
 
@@ -135,18 +158,23 @@ def rmsprop_step(
 ):
     """h = decay_rate * h + (1 - decay_rate) * gradient**2; parameter -= lr * gradient / (sqrt(h) + 1e-7). All (N,)."""
     cdef nnfast_team team
+    cdef uint64_t mode
     cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], h.shape[0], h.shape[0], num_threads)
     if n == 0:
         return
     _check_alignment(<uintptr_t>&gradient[0] | <uintptr_t>&parameter[0] | <uintptr_t>&h[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
+            mode = nnfast_flush_subnormals()
             _rmsprop_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr, <floating>decay_rate,
                                 <floating>(1 - decay_rate), 0, n)
+            nnfast_restore_mode(mode)
         else:
             with parallel(num_threads=num_threads):
+                mode = nnfast_flush_subnormals()
                 _rmsprop_step_chunk(&gradient[0], &parameter[0], &h[0], <floating>lr, <floating>decay_rate,
                                     <floating>(1 - decay_rate), nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_restore_mode(mode)
                 nnfast_leave(&team)
             nnfast_disband(&team)
 
@@ -169,6 +197,7 @@ def adam_step(
     """m += (1 - beta1) (gradient - m); v += (1 - beta2) (gradient**2 - v);
     parameter = shrink * parameter - lr_t * m / (sqrt(v) + 1e-7). All (N,); lr_t holds the bias corrections."""
     cdef nnfast_team team
+    cdef uint64_t mode
     cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], m.shape[0], v.shape[0], num_threads)
     if n == 0:
         return
@@ -176,12 +205,16 @@ def adam_step(
         <uintptr_t>&gradient[0] | <uintptr_t>&parameter[0] | <uintptr_t>&m[0] | <uintptr_t>&v[0], sizeof(gradient[0]))
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
+            mode = nnfast_flush_subnormals()
             _adam_step_chunk(&gradient[0], &parameter[0], &m[0], &v[0], <floating>lr_t, <floating>(1 - beta1),
                              <floating>(1 - beta2), <floating>shrink, 0, n)
+            nnfast_restore_mode(mode)
         else:
             with parallel(num_threads=num_threads):
+                mode = nnfast_flush_subnormals()
                 _adam_step_chunk(&gradient[0], &parameter[0], &m[0], &v[0], <floating>lr_t, <floating>(1 - beta1),
                                  <floating>(1 - beta2), <floating>shrink,
                                  nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
+                nnfast_restore_mode(mode)
                 nnfast_leave(&team)
             nnfast_disband(&team)
