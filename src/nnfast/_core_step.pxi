@@ -85,9 +85,13 @@ cdef bint _parameters_are_finite(const Training* training, const floating* arena
 
 
 cdef void _end_epoch(Training* training, const floating* arena) noexcept nogil:
-    """Note what the epoch gave, and keep its weights, unless they are not finite. The first thread's task."""
+    """Note what the epoch gave, and keep its weights, unless they or its loss are not finite. The first thread's task.
+
+    Each step's loss was finite, but for the penalty, which comes after it.
+    """
     cdef Progress* progress = training.progress
-    if training.optimizer.rule != GRADIENT and not _parameters_are_finite(training, arena):
+    if training.optimizer.rule != GRADIENT and (
+            progress.loss - progress.loss != 0 or not _parameters_are_finite(training, arena)):
         progress.is_finite = False
         training.stops = True
         return
