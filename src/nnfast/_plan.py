@@ -485,8 +485,9 @@ class Plan(PlanBase):
                 if not progress["is_finite"]:
                     _validation.all_finite("x", x.astype(self._arena.dtype, copy=False))
                     number += int(progress["epoch"][0])
-                    _validation.loss_is_finite(float(progress["loss"][0]), number, int(progress["step"][0]), self.optimizer)
-                    _validation.weights_are_finite(self._parameters(), number, self.optimizer)
+                    loss, step = float(progress["loss"][0]), int(progress["step"][0])
+                    _validation.loss_is_finite(loss, number, step, self.optimizer, x, t)
+                    _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
         except BaseException:
             finished = int(progress["epoch"][0])
             generator.bit_generator.state = before

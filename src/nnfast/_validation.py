@@ -388,24 +388,37 @@ def not_fitting(network: Any) -> None:
         raise RuntimeError("this network is being trained by another call of fit: wait for it, or train a copy")
 
 
-def _too_fast(optimizer: Any) -> str:
+_LARGE = 100
+"""Training begins with data within a few units of 0: beyond this they are a likelier cause than the learning rate alone."""
+
+
+def _cause(optimizer: Any, x: np.ndarray, t: np.ndarray, *, before_any_update: bool) -> str:
+    """Why a loss or a weight is not finite, and what to do."""
+    data = [(name, max(abs(array.max()), abs(array.min()))) for name, array in (("x", x), ("t", t)) if array.dtype.kind == "f"]
+    large = " and ".join(f"of {name} up to {largest:.3g}" for name, largest in data if largest > _LARGE)
     lr = getattr(optimizer, "lr", None)
-    return "" if lr is None else f": the learning rate of {lr:g} is probably too large"
+    if before_any_update:
+        return f": values {large} are too large: scale them" if large else ": the weights are probably too large"
+    if lr is None:
+        return f": values {large} are probably too large: scale them" if large else ""
+    return f": the learning rate of {lr:g} is probably too large" + (f" for values {large}: scale them" if large else "")
 
 
-def loss_is_finite(loss: float, epoch: int, step: int, optimizer: Any) -> None:
+def loss_is_finite(loss: float, epoch: int, step: int, optimizer: Any, x: np.ndarray, t: np.ndarray) -> None:
     if not math.isfinite(loss):
         raise FloatingPointError(
-            f"the loss became {loss} in epoch {epoch}, step {step}{_too_fast(optimizer)} "
-            "(the weights are those before this epoch)"
+            f"the loss became {loss} in epoch {epoch}, step {step}"
+            f"{_cause(optimizer, x, t, before_any_update=epoch == step == 1)} (the weights are those before this epoch)"
         )
 
 
-def weights_are_finite(params: dict[str, np.ndarray], epoch: int, optimizer: Any) -> None:
+def weights_are_finite(
+    params: dict[str, np.ndarray], epoch: int, optimizer: Any, x: np.ndarray, t: np.ndarray
+) -> None:
     for key, array in params.items():
         if not np.isfinite(array).all():
             raise FloatingPointError(
-                f"{key} became infinite or NaN in epoch {epoch}{_too_fast(optimizer)} "
+                f"{key} became infinite or NaN in epoch {epoch}{_cause(optimizer, x, t, before_any_update=False)} "
                 "(the weights are those before this epoch)"
             )
 

@@ -189,7 +189,10 @@ def training_data(
         _validation.same_length(targets, rows.shape[0], t_name, x_name)
         return rows, targets
     outputs = network.outputs if network.outputs is not None else network.predict(rows[:1]).shape[1]
-    return rows, network.last_layer.prepare(t, rows.shape[0], outputs, network.dtype)
+    targets = network.last_layer.prepare(t, rows.shape[0], outputs, network.dtype)
+    if targets.dtype.kind == "f":
+        _validation.all_finite(t_name, targets)
+    return rows, targets
 
 
 def _train(
@@ -276,12 +279,12 @@ def _epoch(
             x_batch = x[batch] if isinstance(batch, slice) else _gathered(x, batch, memory)
             t_batch = t[batch]
             loss, right, gradients = network.training_step(x_batch, t_batch)
-            _validation.loss_is_finite(loss, number, step, optimizer)
+            _validation.loss_is_finite(loss, number, step, optimizer, x, t)
             optimizer.update(params, gradients)
             total += loss * x_batch.shape[0]
             correct = None if right is None or correct is None else correct + right
             bar.update(1)
-        _validation.weights_are_finite(params, number, optimizer)
+        _validation.weights_are_finite(params, number, optimizer, x, t)
     except BaseException:
         for array, old in zip(network.state(), before, strict=True):
             array[...] = old
