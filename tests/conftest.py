@@ -39,6 +39,15 @@ def build(request):
 
 
 @pytest.fixture
+def each_build(build, monkeypatch):
+    """All of nnfast runs on each build in turn."""
+    found = {np.dtype(dtype): _kernels.specialised(build, np.dtype(dtype)) for dtype in ("float32", "float64")}
+    for name, module in list(sys.modules.items()):
+        if name.startswith("nnfast.") and module is not _kernels and hasattr(module, "kernels"):
+            monkeypatch.setattr(module, "kernels", found.__getitem__)
+
+
+@pytest.fixture
 def kernels(build, dtype):
     """The kernels of each build for each dtype."""
     return _kernels.specialised(build, dtype)

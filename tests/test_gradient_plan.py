@@ -24,18 +24,10 @@ from nnfast import (
     SoftmaxWithLoss,
     Tanh,
     TwoLayerNet,
-    _kernels,
-    _plan,
     _threads,
 )
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
-
-
-@pytest.fixture
-def each_build(build, monkeypatch):
-    found = {np.dtype(dtype): _kernels.specialised(build, np.dtype(dtype)) for dtype in ("float32", "float64")}
-    monkeypatch.setattr(_plan, "kernels", found.__getitem__)
 
 
 def layer_by_layer(network, x, t):

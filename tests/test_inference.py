@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from test_plan import ACTIVATIONS
+from test_plan import ACTIVATIONS, with_threads
 
 import nnfast
 from nnfast import (
@@ -24,27 +24,11 @@ from nnfast import (
     Sigmoid,
     Tanh,
     TwoLayerNet,
-    _inference,
-    _kernels,
-    _threads,
 )
 
 # Around what divides the work: groups of 8 rows of weights, tiles, few rows or many, blocks of 1024.
 ROWS = [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 63, 64, 65, 100, 1025]
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
-
-
-@pytest.fixture
-def each_build(build, monkeypatch):
-    """Chains run on each build in turn."""
-    found = {np.dtype(dtype): _kernels.specialised(build, np.dtype(dtype)) for dtype in ("float32", "float64")}
-    monkeypatch.setattr(_inference, "kernels", found.__getitem__)
-
-
-def with_threads(monkeypatch, threads):
-    """Small calls too get so many threads."""
-    monkeypatch.setattr(_threads, "for_inference", lambda rows, multiply_adds: threads)
-    monkeypatch.setattr(_threads, "get_num_threads", lambda: threads)
 
 
 def layer_by_layer(network, x):

@@ -33,12 +33,6 @@ LOSSES = [SoftmaxWithLoss, SigmoidWithLoss, IdentityWithLoss]
 TOLERANCE = 64 * 2.0**-53 / 2e-4 / 1e-2
 
 
-@pytest.fixture
-def each_build(build, monkeypatch):
-    """Perturbations run on each build in turn."""
-    monkeypatch.setattr(_numerical_gradient, "kernels", lambda dtype: _kernels.specialised(build, dtype))
-
-
 def with_threads(monkeypatch, threads):
     """Small networks too get so many threads."""
     monkeypatch.setattr(_threads, "for_product", lambda multiply_adds: threads)

@@ -51,16 +51,11 @@ OPTIMIZERS = {
 }
 
 
-@pytest.fixture
-def each_build(build, monkeypatch):
-    """Plans run on each build in turn."""
-    found = {np.dtype(dtype): _kernels.specialised(build, np.dtype(dtype)) for dtype in ("float32", "float64")}
-    monkeypatch.setattr(_plan, "kernels", found.__getitem__)
-
-
 def with_threads(monkeypatch, threads):
-    """Small networks too are trained by so many threads."""
+    """Small networks too are trained and used by so many threads, also where there are fewer cores."""
+    monkeypatch.setattr(_threads, "get_num_threads", lambda: threads)
     monkeypatch.setattr(_threads, "for_steps", lambda rows, multiply_adds: threads)
+    monkeypatch.setattr(_threads, "for_inference", lambda rows, multiply_adds: threads)
     monkeypatch.setattr(_threads.Pace, "next", lambda self: (self._most, _threads._CALL_SECONDS))
 
 
