@@ -181,7 +181,9 @@ class Network:
     ) -> np.ndarray:
         """Scores of the last layer, before softmax or sigmoid: the class is their argmax.
 
-        May be called from many threads at once (unless a layer of your own keeps something in ``forward``).
+        May be called from many threads at once (unless a layer of your own keeps something in ``forward``). The other rows
+        change a row's scores by rounding at most, and not at all among batches of fewer than 16 rows, which are added
+        up in another order than larger ones, nor among batches of 64 or more.
 
         Parameters
         ----------
