@@ -1,4 +1,4 @@
-"""All benchmarks of the README, one after the other: `python bench/run_all.py [--quick]`, some 75 minutes.
+"""All benchmarks of the README, one after the other: `python bench/run_all.py [--quick]`, some 80 minutes.
 
 The exit status is 1 if any two contestants computed different things.
 """
@@ -13,6 +13,8 @@ import bench_inference
 import bench_kernels
 import bench_layers
 import bench_neighbours
+import bench_other_libraries
+import bench_subnormals
 import bench_training
 
 if __name__ == "__main__":
@@ -20,7 +22,7 @@ if __name__ == "__main__":
     for benchmark in (bench_training, bench_inference, bench_layers, bench_gradient, bench_kernels):
         print(flush=True)
         status |= benchmark.main(sys.argv[1:])
-    for benchmark in (bench_import, bench_cores, bench_neighbours):
+    for benchmark in (bench_import, bench_other_libraries, bench_subnormals, bench_cores, bench_neighbours):
         print(flush=True)
         status |= benchmark.main([option for option in sys.argv[1:] if option == "--quick"])
     sys.exit(status)
