@@ -6,6 +6,7 @@
 #   make docs    the site, in docs/_build/html: the tour, run, and the reference
 #   make debug   the tests, with the bounds of arrays checked (15 minutes)
 #   make sanitize    the tests, under AddressSanitizer and UndefinedBehaviorSanitizer (25 minutes)
+#   make arm64   the wheel for arm64, made by a cross compiler and tested in an emulator, on Debian (15 to 25 minutes)
 #   make wheel   the sdist and a wheel for each Python of this machine, audited and tested, in dist (20 minutes)
 #   make bench   the benchmarks of the README, with the other libraries (75 minutes)
 
@@ -21,7 +22,7 @@ endif
 # Installing compiles only what changed: objects stay in build/.
 SOURCES := setup.py pyproject.toml $(wildcard src/nnfast/*.p* src/nnfast/*.h src/nnfast/data/*)
 
-.PHONY: demo test lint docs debug sanitize wheel bench clean
+.PHONY: demo test lint docs debug sanitize arm64 wheel bench clean
 .PRECIOUS: %/bin/python
 
 demo: .venv-demo/demo.installed
@@ -53,6 +54,9 @@ sanitize: .venv-sanitize/test.installed
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	    .venv-sanitize/bin/python -m pytest -q -s $(BUT_SPEED)
+
+arm64: .venv/wheel.installed
+	$(BIN)/python tools/test_arm64.py
 
 wheel: .venv/wheel.installed
 	$(BIN)/python tools/make_wheels.py

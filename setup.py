@@ -50,8 +50,8 @@ MSVC_X86_64_FLAGS = {"_core": [], "_core_v3": ["/arch:AVX2"], "_core_v4": ["/arc
 def target_is_x86_64() -> bool:
     """Whether the build is for x86-64, also when the machine that builds is not."""
     target = os.environ.get("ARCHFLAGS") or os.environ.get("VSCMD_ARG_TGT_ARCH") or sysconfig.get_platform()
-    if target == sysconfig.get_platform() and platform.machine() not in target:
-        target = platform.machine()     # macOS "universal2"
+    if target.endswith("universal2"):   # a Python of macOS that is for both
+        target = platform.machine()
     return any(name in target.lower() for name in ("x86_64", "amd64", "x64"))
 
 
