@@ -2,7 +2,6 @@
 
 import builtins
 import copy
-import threading
 
 import numpy as np
 import pytest
@@ -257,46 +256,6 @@ def test_weights_that_overflow_in_the_last_step_are_noticed(data):
     with pytest.raises(FloatingPointError, match=r"became infinite or NaN in epoch 1: the learning rate of 1e\+308"):
         network.fit(x * 100, t, epochs=1, batch_size=23, optimizer=SGD(1e308))
     assert np.isfinite(network.loss(x, t))
-
-
-def test_two_fits_at_once_on_one_network_are_refused(data):
-    x, t = data
-    network = make_network()
-    started, release = threading.Event(), threading.Event()
-
-    def wait(epoch):
-        started.set()
-        release.wait(10)
-
-    thread = threading.Thread(target=network.fit, args=(x, t), kwargs={"callbacks": [wait]})
-    thread.start()
-    try:
-        assert started.wait(10)
-        with pytest.raises(RuntimeError, match=r"^this network is being trained by another call of fit"):
-            network.fit(x, t)
-    finally:
-        release.set()
-        thread.join()
-    network.fit(x, t)
-
-
-def test_eight_threads_predict_on_one_network_alike(rng):
-    network = Network([Affine(64, 128), Relu(), Affine(128, 10)], seed=0)
-    x = rng.standard_normal((300, 64))
-    expected = network.predict(x)
-    wrong = []
-
-    def predict():
-        for _ in range(20):
-            if not np.array_equal(network.predict(x), expected):
-                wrong.append(threading.get_ident())
-
-    threads = [threading.Thread(target=predict) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
 
 
 def test_fit_does_not_change_its_inputs(data):

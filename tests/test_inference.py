@@ -325,27 +325,6 @@ def test_a_predictor_refuses_wrong_inputs(x, error, sentence):
     assert sentence is None or str(caught.value) == sentence
 
 
-def test_predict_may_be_called_from_many_threads(rng):
-    network = Network([Affine(30, 64), Relu(), Affine(64, 5)], seed=1)
-    xs = [rng.standard_normal((rows, 30)).astype(np.float32) for rows in (1, 3, 16, 70, 1030)]
-    expected = [network.predict(x) for x in xs]
-    wrong = []
-
-    def call(place):
-        predictor = network.predictor(xs[place].shape[0])
-        for _ in range(200):
-            for found in (network.predict(xs[place]), predictor(xs[place])):
-                if not np.array_equal(found, expected[place]):
-                    wrong.append(place)
-
-    threads = [threading.Thread(target=call, args=(place,)) for place in range(len(xs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
 def test_other_python_threads_run_while_a_long_prediction_does():
     network = Network([Affine(1000, 1000), Relu(), Affine(1000, 1000)], seed=1)
     x = np.ones((5000, 1000), np.float32)
