@@ -6,6 +6,7 @@
 #   make docs    the site, in docs/_build/html: the tour, run, and the reference
 #   make debug   the tests, with the bounds of arrays checked (15 minutes)
 #   make sanitize    the tests, under AddressSanitizer and UndefinedBehaviorSanitizer (25 minutes)
+#   make races   the tests of compiled code with 2 and 8 threads, under ThreadSanitizer, with Clang 19 (30 minutes)
 #   make arm64   the wheel for arm64, made by a cross compiler and tested in an emulator, on Debian (15 to 25 minutes)
 #   make wheel   the sdist and a wheel for each Python of this machine, audited and tested, in dist (20 minutes)
 #   make bench   the benchmarks of the README, with the other libraries (75 minutes)
@@ -13,6 +14,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_BIN := .venv-demo/bin
+
+# What make races needs beside it are Debian's packages libomp-19-dev, libclang-rt-19-dev and llvm-19.
+CLANG ?= clang-19
+RACES := kernels vector_maths products zeros layers losses optimizers network plan fit races inference gradient gradient_plan \
+    numerical_gradient threads
 
 # MNIST for tests and benchmarks, where it lies beside the checkout.
 ifneq ($(wildcard ../shared/data/mnist),)
@@ -22,7 +28,7 @@ endif
 # Installing compiles only what changed: objects stay in build/.
 SOURCES := setup.py pyproject.toml $(wildcard src/nnfast/*.p* src/nnfast/*.h src/nnfast/data/*)
 
-.PHONY: demo test lint docs debug sanitize arm64 wheel bench clean
+.PHONY: demo test lint docs debug sanitize races arm64 wheel bench clean
 .PRECIOUS: %/bin/python
 
 demo: .venv-demo/demo.installed
@@ -55,6 +61,17 @@ sanitize: .venv-sanitize/test.installed
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	    .venv-sanitize/bin/python -m pytest -q -s $(BUT_SPEED)
 
+# Archer tells ThreadSanitizer what LLVM's OpenMP does; what is compiled without it (Python, NumPy) is not looked at.
+# Each address is said in words if llvm-symbolizer is there. Left out: forks, after which no thread can be followed, and what
+# Python threads do to a network during a fit, which stores its weights between their reads: each is an old or a new one.
+races: .venv-races/test.installed
+	for threads in 2 8; do \
+	    NNFAST_NUM_THREADS=$$threads LD_PRELOAD="$$($(CLANG) -print-resource-dir)/lib/linux/libclang_rt.tsan-x86_64.so" \
+	    OMP_TOOL_LIBRARIES="$$($(CLANG) -print-file-name=libarcher.so)" \
+	    TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1 external_symbolizer_path=$$($(CLANG) -print-prog-name=llvm-symbolizer)" \
+	    .venv-races/bin/python -m pytest -q -s -p no:cacheprovider $(RACES:%=tests/test_%.py) -k "not during_a_fit and not fork" || exit 1; \
+	done
+
 arm64: .venv/wheel.installed
 	$(BIN)/python tools/test_arm64.py
 
@@ -78,6 +95,10 @@ clean:
 .venv-debug/test.installed: export NNFAST_DEBUG_CHECKS = 1
 .venv-sanitize/test.installed: EXTRAS = test
 .venv-sanitize/test.installed: export NNFAST_SANITIZE = address,undefined
+.venv-races/test.installed: EXTRAS = test
+.venv-races/test.installed: export NNFAST_SANITIZE = thread
+.venv-races/test.installed: export CC = $(CLANG)
+.venv-races/test.installed: export LDSHARED = $(CLANG) -shared
 .venv/bench.installed: EXTRAS = bench
 
 %.installed: $(SOURCES)

@@ -4,7 +4,8 @@ Everything that can be said statically stands in pyproject.toml. Environment var
 
 NNFAST_REQUIRE_OPENMP=1  a compiler without OpenMP is an error (set when wheels are built), not a warning
 NNFAST_DEBUG_CHECKS=1    bounds checks on and hardly optimised, to find a wrong index
-NNFAST_SANITIZE=a,b      compiled for these sanitizers of GCC or Clang (address, undefined), which must be preloaded then
+NNFAST_SANITIZE=a,b      compiled for these sanitizers (address, undefined of GCC or Clang; thread of Clang, which alone has an
+                         OpenMP that ThreadSanitizer understands), which must be preloaded then
 NNFAST_NATIVE=1          only the baseline and the best build for the processor at hand: half the time to compile
 """
 
@@ -27,7 +28,7 @@ SANITIZERS = os.environ.get("NNFAST_SANITIZE", "")
 NATIVE = os.environ.get("NNFAST_NATIVE") == "1"
 OPENMP_REQUIRED = os.environ.get("NNFAST_REQUIRE_OPENMP") == "1" or os.environ.get("CIBUILDWHEEL") == "1"
 # Objects are kept, so what is compiled with other flags has a folder of its own.
-BUILD_FOLDER = "build/debug" if DEBUG else "build/sanitize" if SANITIZERS else "build"
+BUILD_FOLDER = "build/debug" if DEBUG else f"build/sanitize-{SANITIZERS.replace(',', '-')}" if SANITIZERS else "build"
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -80,15 +81,23 @@ class BuildKernels(build_ext):
         # -falign-loops: else a change anywhere in the file moves the innermost loops to where they run up to 6% slower
         # (the backward pass of 100 x 784 x 50 in 201 instead of 189 microseconds; 64 gains no more).
         flags = ["-O1" if DEBUG else "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
-                 "-fno-inline-functions", "-fno-inline-small-functions", "-fno-inline-functions-called-once",
-                 "-falign-loops=32"]
-        if DEBUG or SANITIZERS:     # -O1 alone contracts nothing to FMA, in which the builds differ
-            flags += ["-O1", "-fexpensive-optimizations", "-g", "-fno-omit-frame-pointer", *sanitizer_flags()]
+                 "-fno-inline-functions", "-falign-loops=32"]
+        if DEBUG or SANITIZERS:
+            flags += ["-O1", "-g", "-fno-omit-frame-pointer", *sanitizer_flags()]
+        if "thread" in SANITIZERS:
+            flags.append("-DNNFAST_PATIENCE=INT64_MAX")     # instrumented threads wait long: no team shall shrink for that
         if target_is_x86_64():
             flags += X86_64_FLAGS[name]
-        if self.compiles(["--param", f"max-completely-peel-times={GCC_PEELING[name]}"]):
-            flags += ["--param", f"max-completely-peel-times={GCC_PEELING[name]}"]
+        if self.is_gcc():
+            flags += ["-fno-inline-small-functions", "-fno-inline-functions-called-once",
+                      "--param", f"max-completely-peel-times={GCC_PEELING[name]}"]
+            if DEBUG or SANITIZERS:
+                flags.append("-fexpensive-optimizations")   # -O1 alone contracts nothing to FMA, in which the builds differ
         return flags
+
+    def is_gcc(self) -> bool:
+        """Whether it is GCC, and not Clang, which takes most of its flags and says that it is GCC, too."""
+        return self.compiles([], None, "#if !defined(__GNUC__) || defined(__clang__)\n#error\n#endif")
 
     def msvc_flags(self, name: str) -> list[str]:
         """Flags of the Microsoft compiler."""

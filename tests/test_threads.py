@@ -237,7 +237,7 @@ print(rests({work}))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot keep a process to one core")
-@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="under a sanitizer threads work longer than they wait")
+@pytest.mark.skipif("san" in os.environ.get("LD_PRELOAD", ""), reason="under a sanitizer threads work longer than they wait")
 @pytest.mark.parametrize("work", [
     "lambda: network.fit(x, t, batch_size=100, epochs=5)", "lambda: network.gradient(x, t)", "lambda: network.predict(x)",
     "lambda: layer.forward(x)", "lambda: sigmoid.forward(large)",

@@ -60,6 +60,7 @@ cdef extern from "_parallel.h" nogil:
     Py_ssize_t nnfast_share(Py_ssize_t n, Py_ssize_t unit, int next)
     void nnfast_wait(nnfast_barrier* barrier, int threads)
     int32_t nnfast_increment "NNFAST_INCREMENT" (int32_t* place)
+    int64_t nnfast_load_long "NNFAST_LOAD_LONG" (int64_t* place)
     struct nnfast_all_teams:
         int64_t assembled, refused, rested
     nnfast_all_teams nnfast_teams
@@ -118,7 +119,8 @@ def cpu_level():
 
 def teams():
     """So far: regions of several threads, calls that got one thread while another one's ran, and beside neighbours."""
-    return nnfast_teams.assembled, nnfast_teams.refused, nnfast_teams.rested
+    return (nnfast_load_long(&nnfast_teams.assembled), nnfast_load_long(&nnfast_teams.refused),
+            nnfast_load_long(&nnfast_teams.rested))
 
 
 include "_core_checks.pxi"

@@ -132,7 +132,9 @@ typedef struct {
 #define NNFAST_WORTH 1.6
 /* So much yielding, in nanoseconds, is a neighbour's turn on a core, some 3 to 4 milliseconds. With 10 milliseconds, bursts
  * of 80 beside two neighbours were 0.88 instead of 0.93 times as fast as with one thread. */
+#if !defined(NNFAST_PATIENCE)
 #define NNFAST_PATIENCE 3000000
+#endif
 /* Teams are judged together until they have run so long: a tenth of a second. */
 #define NNFAST_MEMORY 100000000
 /* OpenBLAS's threads spin for some 25 to 75 milliseconds after each call: a neighbour that is gone after one rest. Calls
@@ -163,11 +165,11 @@ static int nnfast_assemble(nnfast_team* team, int threads)
         return 1;
     }
     if (nnfast_teams.rests_until != 0 && nnfast_clock() < nnfast_teams.rests_until) {
-        nnfast_teams.rested++;
+        NNFAST_ADD_LONG(&nnfast_teams.rested, 1);
         NNFAST_STORE(&nnfast_teams.is_taken, 0);
         return 1;
     }
-    nnfast_teams.assembled++;
+    NNFAST_ADD_LONG(&nnfast_teams.assembled, 1);
     memset(&team->barrier, 0, sizeof(team->barrier));
     team->threads = threads;
     team->begun = nnfast_clock();
