@@ -93,6 +93,10 @@ class BuildKernels(build_ext):
                       "--param", f"max-completely-peel-times={GCC_PEELING[name]}"]
             if DEBUG or SANITIZERS:
                 flags.append("-fexpensive-optimizations")   # -O1 alone contracts nothing to FMA, in which the builds differ
+        elif name == "_core_v4" and self.compiles(["-mllvm", "-enable-misched=false"]):
+            # Clang 19's scheduler fetches all factors of a tile before it uses the first, and so keeps 4 of the 24 vectors of
+            # sums in memory. The processor finds an order by itself.
+            flags += ["-mllvm", "-enable-misched=false"]
         return flags
 
     def is_gcc(self) -> bool:

@@ -66,6 +66,16 @@
 #define NNFAST_WIDEST 2
 #endif
 
+/* One lane count of elements from x to y. Clang unrolls such a loop and then gathers and scatters across the loop around it:
+ * gathering rows took four times as long, a step of 784-50-10 1.5 times. GCC moves less at a time for memcpy. */
+#if defined(__clang__)
+#define NNFAST_COPY_LANES(type, lanes) memcpy(y, x, (lanes) * sizeof(type))
+#else
+#define NNFAST_COPY_LANES(type, lanes) for (int j = 0; j < (lanes); j++) y[j] = x[j]
+#endif
+static CYTHON_INLINE void nnfast_copy_floats(float* y, const float* x) { NNFAST_COPY_LANES(float, NNFAST_FLOAT_LANES); }
+static CYTHON_INLINE void nnfast_copy_doubles(double* y, const double* x) { NNFAST_COPY_LANES(double, NNFAST_DOUBLE_LANES); }
+
 /* Fetch a cache line into the L2 cache. */
 #if defined(__GNUC__)
 #define NNFAST_PREFETCH(address) __builtin_prefetch((address), 0, 2)

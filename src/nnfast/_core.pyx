@@ -30,6 +30,8 @@ from libc.string cimport memcpy, memset
 import sys
 
 cdef extern from "_compiler.h" nogil:
+    void nnfast_copy_floats(float* y, const float* x)
+    void nnfast_copy_doubles(double* y, const double* x)
     const char* NNFAST_ISA
     int NNFAST_OPENMP
     int nnfast_cpu_level()

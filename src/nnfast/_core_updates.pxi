@@ -14,11 +14,9 @@ cdef inline void _copy_row(const floating* x, floating* y, Py_ssize_t n) noexcep
     cdef Py_ssize_t vector, j, lanes = _lanes(y)
     for vector in range(n // lanes):
         if floating is float:
-            for j in range(FLOAT_LANES):
-                y[vector * FLOAT_LANES + j] = x[vector * FLOAT_LANES + j]
+            nnfast_copy_floats(y + vector * FLOAT_LANES, x + vector * FLOAT_LANES)
         else:
-            for j in range(DOUBLE_LANES):
-                y[vector * DOUBLE_LANES + j] = x[vector * DOUBLE_LANES + j]
+            nnfast_copy_doubles(y + vector * DOUBLE_LANES, x + vector * DOUBLE_LANES)
     for j in range(n // lanes * lanes, n):
         y[j] = x[j]
 
