@@ -1,15 +1,7 @@
 """Importing nnfast is cheap and changes nothing, whatever else is imported before or after it."""
 
-import subprocess
-import sys
-
 import pytest
-
-
-def printed(program):
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+from processes import printed
 
 
 def test_what_is_needed_only_sometimes_is_not_imported():

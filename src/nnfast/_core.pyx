@@ -63,6 +63,9 @@ cdef extern from "_parallel.h" nogil:
     void nnfast_wait(nnfast_barrier* barrier, int threads)
     int32_t nnfast_increment "NNFAST_INCREMENT" (int32_t* place)
     int64_t nnfast_load_long "NNFAST_LOAD_LONG" (int64_t* place)
+    int nnfast_forks
+    void nnfast_watch_forks()
+    int nnfast_openmp_threads()
     struct nnfast_all_teams:
         int64_t assembled, refused, rested
     nnfast_all_teams nnfast_teams
@@ -119,11 +122,23 @@ def cpu_level():
     return nnfast_cpu_level()
 
 
+def forks():
+    """How many forks lie between the process that imported this build and this one."""
+    return nnfast_forks
+
+
+def openmp_threads():
+    """Threads that OpenMP would take in this thread, unless told: OMP_NUM_THREADS, or what was set since."""
+    return nnfast_openmp_threads()
+
+
 def teams():
     """So far: regions of several threads, calls that got one thread while another one's ran, and beside neighbours."""
     return (nnfast_load_long(&nnfast_teams.assembled), nnfast_load_long(&nnfast_teams.refused),
             nnfast_load_long(&nnfast_teams.rested))
 
+
+nnfast_watch_forks()
 
 include "_core_checks.pxi"
 include "_core_arrays.pxi"

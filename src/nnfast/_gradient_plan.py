@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnfast import _inference, _plan
+from nnfast import _inference, _kernels, _plan
 from nnfast.layers import BatchNormalization
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class GradientPlan(_plan.PlanBase):
         self._parts = _parts(network)
         self._gradient_settings = self._settings("gradient")
         self._in_use = threading.RLock()
+        self._forks = _kernels.forks()
         operations = self._layout.operations
         codes = {code: name for name, code in self._kernels.OPERATION_CODES.items()}
         self._packed: list[np.ndarray] = []
@@ -61,6 +62,8 @@ class GradientPlan(_plan.PlanBase):
 
     def is_current(self, network: "Network", rows: int) -> bool:
         """Whether the plan is still right for the network, and has memory for the rows and for all threads."""
+        if self._forks != _kernels.forks():     # another thread of the parent may have had it in use
+            return False
         parts = _parts(network)
         return (rows <= self._batch_size and len(parts) == len(self._parts) and all(map(is_, parts, self._parts))
                 and self.wanted_threads(rows) <= self._most_threads)

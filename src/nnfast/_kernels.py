@@ -88,6 +88,8 @@ OPENMP: int = _build.OPENMP
 
 PANEL_PADDING: int = _build.PANEL_PADDING
 central_difference = _build.central_difference
+forks = _build.forks
+openmp_threads = _build.openmp_threads
 
 _BY_DTYPE = {dtype: specialised(_build, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 

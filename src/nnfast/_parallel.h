@@ -1,6 +1,6 @@
 /* What the threads of one parallel region need beyond OpenMP: a barrier that costs less than a microsecond and is kind
- * to its neighbours, a team that gets smaller where cores are shared, a clock, and the floating-point mode. The MSVC
- * branches are untested. */
+ * to its neighbours, a team that gets smaller where cores are shared, after a fork and where threads cannot be had, a
+ * clock, and the floating-point mode. The MSVC branches are untested. */
 #ifndef NNFAST_PARALLEL_H
 #define NNFAST_PARALLEL_H
 
@@ -15,6 +15,7 @@
 #include <intrin.h>
 #include <windows.h>
 #else
+#include <pthread.h>
 #include <sched.h>
 #include <time.h>
 #endif
@@ -26,9 +27,12 @@
 #if defined(_OPENMP)
 static int nnfast_thread_number(void) { return omp_get_thread_num(); }
 static int nnfast_team_size(void) { return omp_get_num_threads(); }
+/* What OpenMP would take in this thread: OMP_NUM_THREADS or all cores, until somebody (threadpoolctl) sets it. */
+static int nnfast_openmp_threads(void) { return omp_get_max_threads(); }
 #else
 static int nnfast_thread_number(void) { return 0; }
 static int nnfast_team_size(void) { return 1; }
+static int nnfast_openmp_threads(void) { return 1; }
 #endif
 
 /* Where this thread's share of n begins, or (next = 1) the next thread's: a multiple of the unit, or n. */
@@ -117,6 +121,44 @@ static void nnfast_wait(nnfast_barrier* barrier, int threads)
     NNFAST_ADD_LONG(&barrier->yielded, nnfast_clock() - since);
 }
 
+/* Forks. OpenMP's threads do not survive one, and a child would wait for them for ever: it gets teams of one. Counted
+ * here and not in Python, because C forks, too (uWSGI). */
+static int nnfast_forks;
+
+/* Threads that can be had. OpenMP ends the process when the system refuses a thread, as under a limit on processes or on
+ * memory: so a thread that wants a larger team than its last one was tries that first, some 20 microseconds a thread. */
+#if defined(_MSC_VER)
+static void nnfast_watch_forks(void) { }
+static int nnfast_can_create(int threads) { (void)threads; return 1; }
+#else
+static void nnfast_note_fork(void) { nnfast_forks++; }
+static void nnfast_watch_forks(void) { pthread_atfork(NULL, NULL, nnfast_note_fork); }
+
+/* So many threads, each of which starts the next and waits for it: all of them at once. NULL if one was refused. */
+static void* nnfast_start(void* threads)
+{
+    pthread_t next;
+    void* result = threads;
+    if ((intptr_t)threads == 0)
+        return &nnfast_forks;   /* anything but NULL */
+    if (pthread_create(&next, NULL, nnfast_start, (void*)((intptr_t)threads - 1)) != 0)
+        return NULL;
+    pthread_join(next, &result);
+    return result;
+}
+
+static __thread int nnfast_last_team;
+
+/* Whether this thread can get a team of so many. */
+static int nnfast_can_create(int threads)
+{
+    if (threads > nnfast_last_team && nnfast_start((void*)(intptr_t)(threads - 1)) == NULL)
+        return 0;
+    nnfast_last_team = threads;
+    return 1;
+}
+#endif
+
 /* Teams. Where other processes want the cores, threads that wait for each other at barriers get little done: with two
  * busy neighbours on two cores a step of 784-50-10 took ten times as long on two threads as on one. So each team counts
  * how long its threads have yielded, and when the threads of the last teams did less than NNFAST_WORTH times what one
@@ -158,7 +200,7 @@ static struct nnfast_all_teams {
 static int nnfast_assemble(nnfast_team* team, int threads)
 {
     team->threads = 1;
-    if (threads == 1)
+    if (threads == 1 || nnfast_forks > 0)
         return 1;
     if (!NNFAST_TAKE(&nnfast_teams.is_taken)) {
         NNFAST_ADD_LONG(&nnfast_teams.refused, 1);
@@ -166,6 +208,11 @@ static int nnfast_assemble(nnfast_team* team, int threads)
     }
     if (nnfast_teams.rests_until != 0 && nnfast_clock() < nnfast_teams.rests_until) {
         NNFAST_ADD_LONG(&nnfast_teams.rested, 1);
+        NNFAST_STORE(&nnfast_teams.is_taken, 0);
+        return 1;
+    }
+    if (!nnfast_can_create(threads)) {
+        nnfast_teams.rests_until = nnfast_clock() + NNFAST_LONGEST_REST;
         NNFAST_STORE(&nnfast_teams.is_taken, 0);
         return 1;
     }

@@ -460,7 +460,7 @@ class Plan(PlanBase):
         exception, everything is as after the last finished epoch.
         """
         generator = self.network.generator
-        before = generator.bit_generator.state
+        before, updates = generator.bit_generator.state, getattr(self.optimizer, "iter", 0)
         progress = np.zeros(1, PROGRESS)
         losses, correct = np.zeros(epochs), np.zeros(epochs, np.int64)
         steps = -(-x.shape[0] // self._batch_size)
@@ -488,15 +488,15 @@ class Plan(PlanBase):
                     loss, step = float(progress["loss"][0]), int(progress["step"][0])
                     _validation.loss_is_finite(loss, number, step, self.optimizer, x, t)
                     _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
-        except BaseException:
+            self._store(self._arena, updates + epochs * steps)
+        except BaseException:   # also Ctrl-C between two arrays that are stored
             finished = int(progress["epoch"][0])
             generator.bit_generator.state = before
             self._draw(x.shape[0], finished, steps, shuffle)
             if finished:
-                self._store(self._finished if self._finished.size else self._arena, finished * steps)
+                self._store(self._finished if self._finished.size else self._arena, updates + finished * steps)
             raise
         self._has_seen_data = True
-        self._store(self._arena, epochs * steps)
         return losses, correct
 
     def _draw(self, rows: int, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -543,24 +543,16 @@ class Plan(PlanBase):
                 self._pack(state.reshape(one.array.shape), one.state + number * one.size, one.size)
         self._load_statistics()
 
-    def _store(self, memory: np.ndarray, steps: int) -> None:
-        """Copy what is kept, after so many steps, back into the user's arrays."""
-        try:
-            self._copy_back(memory)
-        except KeyboardInterrupt:   # between two arrays
-            self._copy_back(memory)
-            raise
-        finally:
-            if hasattr(self.optimizer, "iter"):
-                self.optimizer.iter += steps
-
-    def _copy_back(self, memory: np.ndarray) -> None:
+    def _store(self, memory: np.ndarray, updates: int) -> None:
+        """Copy what is kept back into the user's arrays; the optimiser has made so many updates."""
         states = self.optimizer.states(self.network.params)
         for one in self._layout.trained:
             self._unpack(memory, one.offset, one.size, one.array)
             for number, state in enumerate(states[one.key]):
                 self._unpack(memory, one.state + number * one.size, one.size, state.reshape(one.array.shape))
         self._store_statistics(memory)
+        if hasattr(self.optimizer, "iter"):
+            self.optimizer.iter = updates
 
 
 def _aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:

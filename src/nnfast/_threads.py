@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
+from nnfast import _kernels
 from nnfast._validation import check_count
 
 # A parallel region costs some 3 to 8 microseconds; a thread must have several times that to do. Measured on two cores
@@ -35,9 +36,13 @@ _TRIAL_SECONDS = 0.001
 _LONG_STEP_SECONDS = 0.0003
 _SECONDS_BETWEEN_TRIALS = 1.0
 
+# More would wait for each other only; and OpenMP keeps them all, with a stack for each.
+_MOST = 8 * (os.cpu_count() or 1)
+
+_OPENMP_THREADS = _kernels.openmp_threads()     # before anybody, threadpoolctl for one, sets fewer
+
 _setting: int | None = None
 _default: tuple[int, str] | None = None
-_forked = False
 _limit: ContextVar[int | None] = ContextVar("nnfast_num_threads", default=None)
 
 
@@ -47,7 +52,8 @@ def set_num_threads(num_threads: int | None) -> None:
     Parameters
     ----------
     num_threads : int or None
-        At least 1. It is an upper limit: small work runs on fewer. No other library is affected.
+        At least 1. It is an upper limit: small work runs on fewer, and eight for each processor are the most. No other
+        library is affected.
 
     Raises
     ------
@@ -87,7 +93,7 @@ def num_threads(count: int) -> Iterator[None]:
     Parameters
     ----------
     count : int
-        At least 1. It is an upper limit: small work runs on fewer.
+        At least 1. It is an upper limit: small work runs on fewer, and eight for each processor are the most.
 
     Raises
     ------
@@ -117,9 +123,16 @@ def limited(count: int | None) -> contextlib.AbstractContextManager[None]:
 
 def explain() -> tuple[int, str]:
     """The number of threads, and in words where it comes from."""
-    global _default
-    if _forked:
+    if _kernels.forks():
         return 1, "this process was forked, and OpenMP's threads do not survive a fork"
+    count, reason = _wanted()
+    if count > _MOST:
+        return _MOST, f"{reason} says {count:,}, but eight for each processor are the most"
+    return count, reason
+
+
+def _wanted() -> tuple[int, str]:
+    global _default
     limit = _limit.get()
     if limit is not None:
         return limit, "num_threads"
@@ -127,6 +140,9 @@ def explain() -> tuple[int, str]:
         return _setting, "set_num_threads"
     if _default is None:
         _default = _default_num_threads()
+    openmp = _kernels.openmp_threads()
+    if openmp < _OPENMP_THREADS and openmp < _default[0]:
+        return openmp, "what OpenMP was limited to, as by threadpoolctl"
     return _default
 
 
@@ -261,12 +277,3 @@ def _quota_of(group: Path) -> float | None:
         return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None     # no such file, or "max": no limit
-
-
-def _after_fork_in_child() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -383,8 +383,8 @@ def callables(name: str, things: Any) -> list[Any]:
     return listed
 
 
-def not_fitting(network: Any) -> None:
-    if network.is_fitting:
+def not_fitting(network: Any, fitting: set[int]) -> None:
+    if id(network) in fitting:
         raise RuntimeError("this network is being trained by another call of fit: wait for it, or train a copy")
 
 

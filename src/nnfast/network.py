@@ -151,7 +151,6 @@ class Network:
         self._gradient_plans = _gradient_plan.GradientPlans()
         self._by_blocks = all(hasattr(layer, "infer") for layer in self.layers.values())
         self._told_mode = {name for name, layer in self.layers.items() if _takes_mode(layer)}
-        self.is_fitting = False
 
     # Parameters
 

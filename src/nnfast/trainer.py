@@ -1,5 +1,6 @@
 """The one training loop, what it reports, and the book's `Trainer`."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -130,6 +131,18 @@ class History:
 
 
 _fit_lock = threading.Lock()
+_fitting: set[int] = set()      # ids of the networks that are being trained; not an attribute, which a copy would have
+
+
+def _after_fork_in_child() -> None:
+    """Threads that held the lock, or trained, are not there."""
+    global _fit_lock
+    _fit_lock = threading.Lock()
+    _fitting.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def fit(
@@ -158,15 +171,18 @@ def fit(
         training_data(network, *validation_data, "validation_data[0]", "validation_data[1]")
     callbacks = _validation.callables("callbacks", callbacks)
     limited = _threads.limited(num_threads)
-    with _fit_lock:
-        _validation.not_fitting(network)
-        network.is_fitting = True
+    is_entered = False
     try:
+        with _fit_lock:
+            _validation.not_fitting(network, _fitting)
+            is_entered = True       # before it is: Ctrl-C may come between the two
+            _fitting.add(id(network))
         with limited:
             return _train(network, is_planned, rows, targets, epochs, batch_size, optimizer, validation_data,
                           bool(shuffle), callbacks, _validation.check_count("verbose", int(verbose), 0), progress)
     finally:
-        network.is_fitting = False
+        if is_entered:
+            _fitting.discard(id(network))
 
 
 def training_data(
