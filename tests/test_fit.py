@@ -258,6 +258,13 @@ def test_weights_that_overflow_in_the_last_step_are_noticed(data):
     assert np.isfinite(network.loss(x, t))
 
 
+def test_a_copy_made_by_a_callback_can_be_trained(data):
+    x, t = data
+    copies = []
+    make_network().fit(x, t, callbacks=[lambda epoch: copies.append(copy.deepcopy(epoch.network))])
+    copies[0].fit(x, t)
+
+
 def test_fit_does_not_change_its_inputs(data):
     x, t = data
     x_before, t_before = x.copy(), t.copy()
