@@ -4,6 +4,7 @@
 #   make test    the tests, against the installed package
 #   make lint    ruff, mypy --strict, cython-lint, zizmor
 #   make docs    the site, in docs/_build/html: the tour, run, and the reference
+#   make endurance   files changed at random, interrupts, forks, kills, leaks and wrong arguments, many times over (30 minutes)
 #   make debug   the tests, with the bounds of arrays checked (15 minutes)
 #   make sanitize    the tests, under AddressSanitizer and UndefinedBehaviorSanitizer (25 minutes)
 #   make races   the tests of compiled code with 2 and 8 threads, under ThreadSanitizer, with Clang 19 (30 minutes)
@@ -20,6 +21,8 @@ CLANG ?= clang-19
 RACES := kernels vector_maths products zeros layers losses optimizers network plan fit races inference gradient gradient_plan \
     numerical_gradient threads
 
+ENDURED := fuzzed_files datasets model_files interruption fork containers leaks engine_entries
+
 # MNIST for tests and benchmarks, where it lies beside the checkout.
 ifneq ($(wildcard ../shared/data/mnist),)
 export NNFAST_DATA_DIR ?= $(abspath ../shared/data)
@@ -28,7 +31,7 @@ endif
 # Installing compiles only what changed: objects stay in build/.
 SOURCES := setup.py pyproject.toml $(wildcard src/nnfast/*.p* src/nnfast/*.h src/nnfast/data/*)
 
-.PHONY: demo test lint docs debug sanitize races arm64 wheel bench clean
+.PHONY: demo test lint docs endurance debug sanitize races arm64 wheel bench clean
 .PRECIOUS: %/bin/python
 
 demo: .venv-demo/demo.installed
@@ -48,6 +51,9 @@ docs: .venv/docs.installed
 	rm -rf docs/tour docs/_build
 	MPLBACKEND=Agg $(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo "see docs/_build/html/index.html"
+
+endurance: .venv/test.installed
+	NNFAST_ENDURANCE=3 NNFAST_FILES=30000 NNFAST_KILLS=50 NNFAST_EVERY=5 $(BIN)/python -m pytest -q -rP $(ENDURED:%=tests/test_%.py)
 
 # Left out: what the optimising compiler makes of the innermost loops, and the benchmarks, which are NumPy for the most part.
 BUT_SPEED := --ignore=tests/test_disassembly.py --ignore=tests/test_bench.py

@@ -48,6 +48,11 @@ CASES = {
     "predictor's wrong out": "refused(predictor, x, np.empty((1, 1)))",
     "params of a wrong shape": "refused(network.params.update, {'W1': x})",
     "a network that does not fit together": "refused(nnfast.Network, [nnfast.Affine(2, 3), nnfast.Affine(4, 5)])",
+    "save": "deep.save(folder / 'saved.npz')",
+    "load": "nnfast.Network.load(folder / 'deep.npz')",
+    "load of a file cut off": "refused(nnfast.Network.load, folder / 'half.npz')",
+    "load of other arrays": "refused(nnfast.Network.load, folder / 'other.npz')",
+    "save of a layer written in Python": "refused(own.save, folder / 'own.npz')",
     "read_idx": "read_idx(folder / 'good')",
     "read_idx packed": "read_idx(folder / 'good.gz')",
     "read_idx of a file cut off": "refused(read_idx, folder / 'short')",
@@ -90,6 +95,9 @@ deep = nnfast.Network([nnfast.Affine(4, 5), nnfast.BatchNormalization(5), nnfast
 own = nnfast.Network([Doubled(), nnfast.Affine(4, 3)], seed=0)
 layer, predictor = nnfast.Affine(4, 3), network.predictor(3)
 layer.draw(network.generator, np.dtype(np.float32))
+deep.save(folder / "deep.npz")
+(folder / "half.npz").write_bytes((folder / "deep.npz").read_bytes()[:-300])
+np.savez(folder / "other.npz", W1=x)
 
 def run(calls):
     for _ in range(calls):
