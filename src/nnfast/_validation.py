@@ -383,7 +383,7 @@ def callables(name: str, things: Any) -> list[Any]:
     return listed
 
 
-def not_fitting(network: Any, fitting: set[int]) -> None:
+def not_fitting(network: Any, fitting: dict[int, Any]) -> None:
     if id(network) in fitting:
         raise RuntimeError("this network is being trained by another call of fit: wait for it, or train a copy")
 

@@ -131,14 +131,16 @@ class History:
 
 
 _fit_lock = threading.Lock()
-_fitting: set[int] = set()      # ids of the networks that are being trained; not an attribute, which a copy would have
+_fitting: dict[int, "Network"] = {}     # networks that are being trained, by id; not an attribute, which a copy would have
 
 
 def _after_fork_in_child() -> None:
-    """Threads that held the lock, or trained, are not there."""
+    """Another thread of the parent may have held the lock.
+
+    What it trained is refused in the child, too: it may have held the lock of the network's generator. A copy has another.
+    """
     global _fit_lock
     _fit_lock = threading.Lock()
-    _fitting.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -176,13 +178,13 @@ def fit(
         with _fit_lock:
             _validation.not_fitting(network, _fitting)
             is_entered = True       # before it is: Ctrl-C may come between the two
-            _fitting.add(id(network))
+            _fitting[id(network)] = network
         with limited:
             return _train(network, is_planned, rows, targets, epochs, batch_size, optimizer, validation_data,
                           bool(shuffle), callbacks, _validation.check_count("verbose", int(verbose), 0), progress)
     finally:
         if is_entered:
-            _fitting.discard(id(network))
+            _fitting.pop(id(network), None)
 
 
 def training_data(
