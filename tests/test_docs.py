@@ -103,7 +103,7 @@ def documented():
                 module = name
             if directive == "automodule" and ":members:" in options:
                 found |= {f"{name}.{member}" for member in importlib.import_module(name).__all__}
-            elif directive in ("autoclass", "autofunction"):
+            elif directive in ("autoclass", "autoexception", "autofunction"):
                 found.add(name if name.startswith("nnfast.") else f"{module}.{name}")
     return found
 
