@@ -63,7 +63,8 @@ cdef class Chain:
         for place in range(self.count):
             stage = self.stages + place
             stage[0] = stages[place]
-            _must(place == 0 or stage.inputs == self.stages[place - 1].outputs, "a stage does not follow from the one before")
+            _must(place == 0 or stage.inputs == self.stages[place - 1].outputs,
+                  "a stage does not follow from the one before")
             if stage.code == PRODUCT or stage.code == COPY:
                 _must(y_row != 0 or stage.inputs == 0, "a stage comes after the one that writes the result")
                 _must(stage.code == PRODUCT or place == 0, "a copy is not the first stage")

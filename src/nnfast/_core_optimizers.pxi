@@ -1,7 +1,7 @@
 # One update step of each optimiser on a flattened parameter: parameter and state are changed in place.
 #
-# Subnormal numbers are taken for 0 meanwhile, as in a fit: the averages of a gradient that is 0 sink among them and stay
-# there, as a tenth of the smallest ones is rounded away, and a step of Adam takes twice as long on them (Zen 4).
+# Subnormal numbers are taken for 0 meanwhile, as in a fit: the averages of a gradient that is 0 sink among them and
+# stay there, as a tenth of the smallest ones is rounded away, and a step of Adam takes twice as long on them (Zen 4).
 
 cdef void _sgd_step_chunk(
     const floating* gradient, floating* parameter, floating lr, Py_ssize_t first, Py_ssize_t last
