@@ -4,6 +4,7 @@ test_fuzzed_files.py has mutations at random; here is what somebody would think 
 """
 
 import ast
+import errno
 import io
 import json
 import os
@@ -187,6 +188,7 @@ class OwnRelu(Relu):
 @pytest.mark.parametrize(("layers", "loss", "said"), [
     ([Affine(2, 2), Doubled()], None, "^layer Doubled1 is a Doubled, but only nnfast's own layers can be saved"),
     ([Affine(2, 2), OwnRelu()], None, "^layer OwnRelu1 is a OwnRelu, but"),
+    ([Affine(2, 2), type("Relu", (OwnRelu,), {})()], None, "^layer Relu1 is a Relu, but"),
     ([Affine(2, 2)], type("Own", (SoftmaxWithLoss,), {})(), "^the loss is a Own, but only nnfast's own losses"),
 ])
 def test_what_is_written_in_python_is_refused_before_the_file_changes(path, layers, loss, said):
@@ -468,7 +470,18 @@ def test_a_changed_bit_of_an_array_is_seen(saved):
 def test_encrypted_and_patched_arrays_are_refused(saved, flags):
     path, _ = saved
     place = path.read_bytes().index(b"PK\x01\x02")
-    refused(patched(path, place + 8, "<H", flags), "encrypted|damaged")
+    refused(patched(path, place + 8, "<H", flags), "damaged")
+
+
+def test_what_the_system_does_not_give_is_no_fault_of_the_file(saved, monkeypatch):
+    path, _ = saved
+
+    def failing(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", failing)
+    with pytest.raises(OSError, match=r"network\.npz cannot be read: input/output error$"):
+        Network.load(path)
 
 
 def test_what_is_no_file_is_refused_without_waiting(tmp_path):
@@ -506,6 +519,8 @@ def test_files_of_safetensors_are_not_trusted_either(tmp_path):
     for claimed in (length + 1, 1 << 20, 1 << 30, 1 << 62, 2**64 - 1, 0):
         path.write_bytes(claimed.to_bytes(8, "little") + whole[8:])
         refused(path, "is no file of safetensors|too large")
+    path.write_bytes((1 << 21).to_bytes(8, "little") + whole[8 : 8 + length].ljust(1 << 21) + whole[8 + length :])
+    refused(path, "has a header that is too large for a network")
     for text in (b"{}", b"[" * 90_000, b'{"W1":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":[0,4611686018427387904]}}'):
         path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(100))
         refused(path, "safetensors|description")

@@ -130,8 +130,8 @@ cdef void _perturb_unit(
     """changed (2, lanes): the values of a unit of the item's stage, its parameter h above and h below."""
     cdef const GradientStage* stage = all.stages + item.stage
     cdef const double* y = _values(stage.y) + unit * all.row
-    cdef const double* normalized = _values(stage.normalized) + unit * all.row
     cdef bint is_gamma = stage.code == BATCH_NORMALIZATION and item.source >= 0
+    cdef const double* normalized = _values(stage.normalized) + unit * all.row if is_gamma else NULL
     cdef Py_ssize_t j, example
     cdef double change
     for j in range(lanes.padded):

@@ -107,9 +107,13 @@ cdef int _check_operation(
 
 
 cdef int _find_arrays(const Training* training, Operation* operation, Arrays arrays, size_t itemsize) except -1:
-    """Puts the addresses of the caller's arrays in the place of their numbers."""
+    """Puts addresses in the place of the numbers of the caller's arrays, and 0 where no place in the arena is meant."""
     cdef bint is_pack = operation.code == PACK
     cdef int64_t rows = 1 if operation.code == BATCH_NORMALIZATION_BACKWARD else operation.inputs
+    if operation.code == GATHER or is_pack:
+        operation.x = operation.x_row = 0
+    elif operation.x < 0:
+        operation.x = -1    # data, wherever that is
     if is_pack or training.optimizer.rule == GRADIENT and (
             operation.code == UPDATE or operation.code == BATCH_NORMALIZATION_BACKWARD):
         operation.array = arrays.address("array", operation.array, rows, operation.outputs, itemsize, not is_pack)

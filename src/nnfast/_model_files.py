@@ -291,7 +291,6 @@ def _read_npz(file: BufferedReader) -> Contents:
         for name, member in members.items():
             _require(member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size,
                      f"has a compressed array {name}, but those of Network.save are not")
-            _require(not member.flag_bits & 1, f"has an encrypted array {name}")
         _require(sum(member.file_size for member in members.values()) <= size, "claims more than it holds")
         _require(_DESCRIPTION in members, "has no description of a network: it is not a file of Network.save")
         description = _parsed(_text_of(archive, members.pop(_DESCRIPTION)))
