@@ -126,7 +126,7 @@ static void nnfast_wait(nnfast_barrier* barrier, int threads)
 static int nnfast_forks;
 
 /* Threads that can be had. OpenMP ends the process when the system refuses a thread, as under a limit on processes or on
- * memory: so a thread that wants a larger team than its last one was tries that first, some 20 microseconds a thread. */
+ * memory: so a thread that wants a larger team than its last one was tries that first, 20 to 50 microseconds a thread. */
 #if defined(_MSC_VER)
 static void nnfast_watch_forks(void) { }
 static int nnfast_can_create(int threads) { (void)threads; return 1; }
