@@ -34,6 +34,7 @@ cdef class Arrays:
         if place < 0 or place >= self.count:
             raise ValueError(f"{name} is array {place}, but there are {self.count}")
         buffer = self.buffers + place
+        _must(buffer.format != NULL and buffer.buf != NULL, "an array says not what it holds, or where")
         format = buffer.format + (buffer.format[0] in NATIVE_ORDERS)
         if format[0] != (c"f" if itemsize == sizeof(float) else c"d") or format[1] != 0:
             raise ValueError(f"{name} holds {buffer.format.decode()}, but must hold floats of {itemsize} bytes")
