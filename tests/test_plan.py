@@ -468,18 +468,23 @@ def test_other_python_threads_run_during_a_fit(monkeypatch, rng, threads):
     network = Network([Affine(300, 300), Relu(), Affine(300, 5)], seed=1)
     x, t = rng.standard_normal((20_000, 300)).astype(np.float32), rng.integers(0, 5, 20_000)
     plan = _plan.Plan(network, SGD(), 100)
-    ticks, done = [], threading.Event()
+    most = 0
+    for _ in range(20):     # of some hundred ticks, where nobody else wants the cores; with the lock held, one at most
+        ticks, done = [], threading.Event()
 
-    def tick():
-        while not done.wait(0.001):
-            ticks.append(len(ticks))
+        def tick(ticks=ticks, done=done):
+            while not done.wait(0.001):
+                ticks.append(len(ticks))
 
-    thread = threading.Thread(target=tick)
-    thread.start()
-    before = len(ticks)
-    plan.train(x, t, 1, False, 1, lambda steps: done.set())     # at once when the call is over
-    thread.join()
-    assert len(ticks) - before > 3      # of some hundred, where nobody else wants the cores
+        thread = threading.Thread(target=tick)
+        thread.start()
+        before = len(ticks)
+        plan.train(x, t, 1, False, 1, lambda steps, done=done: done.set())     # at once when the call is over
+        thread.join()
+        most = max(most, len(ticks) - before)
+        if most > 3:
+            break
+    assert most > 3
 
 
 def test_ctrl_c_in_the_middle_of_an_epoch_leaves_the_last_finished_one(monkeypatch, rng):
