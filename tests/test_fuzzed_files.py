@@ -1,6 +1,6 @@
 """A file changed at random is loaded or refused with `ModelFormatError`, in little time and memory.
 
-NNFAST_FILES says how many, of each format (make endurance: 60,000). Files begin as real ones, are cut, lengthened, and have
+NNFAST_FILES says how many of each of four kinds (make endurance: 30,000). Files begin as real ones, are cut, lengthened, and have
 bytes, numbers, keys and whole parts of them changed; descriptions are changed as JSON, too, in an archive that is whole.
 """
 
