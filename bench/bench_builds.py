@@ -22,7 +22,7 @@ def from_folder(folder: str, make, *arguments):
     sys.path.insert(0, folder)
     module = importlib.import_module("nnfast")
     if not Path(module.__file__).is_relative_to(Path(folder).resolve()):
-        raise SystemExit(f"{folder} holds no nnfast")
+        raise SystemExit(f"the nnfast of {folder} was not imported, but {module.__file__}")
     return make(*arguments)
 
 
@@ -45,7 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     folders = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     rest = [argument for argument in arguments if "=" not in argument]
-    return timing.run("bench_builds", "nnfast as others have made it", "a call or a step", cases(folders), rest)
+    if not folders and not {"-h", "--help"} & set(rest):
+        raise SystemExit("say where another nnfast is: NAME=FOLDER")
+    for folder in folders.values():
+        if not (Path(folder) / "nnfast").is_dir():
+            raise SystemExit(f"{folder} holds no nnfast")
+    return timing.run(
+        "bench_builds", "nnfast as others have made it", "a call or a step", cases(folders), rest, typed=arguments)
 
 
 if __name__ == "__main__":

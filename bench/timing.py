@@ -383,9 +383,13 @@ def chart(rows: list[Row], title: str, path: Path) -> None:
 
 
 def run(
-    name: str, title: str, unit: str, cases: list[Case], argv: list[str] | None = None, as_rate: bool = False
+    name: str, title: str, unit: str, cases: list[Case], argv: list[str] | None = None, as_rate: bool = False,
+    typed: list[str] | None = None,
 ) -> int:
-    """The main program of a benchmark; 1 if results disagreed, else 0."""
+    """The main program of a benchmark; 1 if results disagreed, else 0.
+
+    `typed` is the command line, where the benchmark has taken arguments of its own out of `argv`.
+    """
     known = list(dict.fromkeys(who for case in cases for who in case.contestants if who != OURS))
     parser = argparse.ArgumentParser(prog=f"bench/{name}.py", description=title)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}")
@@ -400,7 +404,7 @@ def run(
         parser.error(f"no problem's name contains {arguments.only!r}")
     cases = [replace(case, contestants={who: contestant for who, contestant in case.contestants.items()
                                         if who == OURS or who in arguments.against}) for case in cases]
-    about = facts(_command(name, argv), known)
+    about = facts(_command(name, typed or argv), known)
     peaks = peak.measured(arguments.threads) if any(case.flops for case in cases) else {}
     print(f"{title}\n" + "\n".join(f"  {key}: {value}" for key, value in about.items()) + "\n", flush=True)
 
@@ -439,5 +443,6 @@ def _report(
     (RESULTS / f"{name}.md").write_text(
         f"# {title}, microseconds {unit}\n\n" + "\n".join(f"- {key}: {value}" for key, value in about.items())
         + "\n\n" + "\n\n".join(part for part in (long_table(rows, peaks), goals) if part) + "\n")
-    chart(rows, title, RESULTS / f"{name}.png")
-    print(f"\nwritten: {RESULTS / name}.json, .md and .png")
+    if _peers(rows):
+        chart(rows, title, RESULTS / f"{name}.png")
+    print(f"\nwritten: {RESULTS / name}.json, .md" + (" and .png" if _peers(rows) else ""))

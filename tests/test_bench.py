@@ -1,9 +1,11 @@
 """The benchmarks measure what they say: the peer is right, the problems are named, disagreement is found."""
 
+import inspect
 import json
 import math
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ if not BENCH.is_dir():
 sys.path.insert(0, str(BENCH))
 
 import bench_accuracy
+import bench_builds
 import bench_cores
 import bench_demo
 import bench_gradient
@@ -23,6 +26,8 @@ import bench_inference
 import bench_kernels
 import bench_layers
 import bench_neighbours
+import bench_other_libraries
+import bench_subnormals
 import bench_training
 import peak
 import peers
@@ -157,6 +162,14 @@ def test_a_peer_that_ends_early_is_named_and_the_others_are_measured(quickly, ca
     assert set(row["times"]) == {"NumPy", "nnfast"}
 
 
+def test_without_any_peer_s_result_there_is_a_table_but_no_chart(quickly, capfd):
+    cases = [replace(case("one", 1.0), contestants={
+        "Other": timing.Contestant(ending_early, ()), "nnfast": timing.Contestant(constant, (1.0,))})]
+    assert timing.run("bench_x", "A title", "a call", cases, ["--quick", "--threads", "1"]) == 0
+    assert "| one " in capfd.readouterr().out
+    assert not (quickly / "bench_x.png").exists()
+
+
 def test_a_benchmark_whose_results_disagree_fails_and_shows_no_figure(quickly, capsys):
     assert timing.run("bench_x", "A title", "a call", [case("wrong", 2.0)], ["--quick", "--threads", "1"]) == 1
     output = capsys.readouterr()
@@ -254,6 +267,70 @@ def test_neighbours_are_busy_and_end():
     with bench_neighbours.neighbours(1) as (neighbour,):
         assert neighbour.poll() is None
     assert neighbour.poll() is not None
+
+
+def test_builds_take_turns_each_from_its_folder(quickly, capsys, tmp_path):
+    import nnfast
+
+    other = tmp_path / "other"
+    shutil.copytree(Path(nnfast.__file__).parent, other / "nnfast", ignore=shutil.ignore_patterns("__pycache__"))
+    options = ["--quick", "--threads", "1", "--only", "100 x 64 x 50"]
+    assert bench_builds.main([f"Other={other}", *options]) == 0
+    assert f"bench_builds.py Other={other} --quick" in capsys.readouterr().out
+    rows = json.loads((quickly / "bench_builds.json").read_text())["rows"]
+    assert len(rows) == 3
+    for row in rows:
+        assert set(row["times"]) == {"Other", "nnfast"}
+        assert row["difference"] == 0
+
+
+@pytest.mark.parametrize(("arguments", "said"), [([], "NAME=FOLDER"), (["Other=nowhere"], "nowhere holds no nnfast")])
+def test_without_another_nnfast_builds_are_not_compared(arguments, said):
+    with pytest.raises(SystemExit, match=said):
+        bench_builds.main(arguments)
+
+
+def test_the_gradient_dies_after_the_first_tenth_and_the_averages_become_subnormal(monkeypatch):
+    steps = bench_subnormals.QUICK_STEPS
+    gradients = []
+    assert len(list(bench_subnormals.parts_of(lambda gradient: gradients.append(gradient.any()), 40))) == 10
+    assert gradients == [True] * 4 + [False] * 36
+
+    monkeypatch.setattr(bench_subnormals, "parts_of", lambda step, steps: step)
+    step = bench_subnormals.numpy_update(steps)
+    averages = inspect.getclosurevars(step).nonlocals
+    step(np.full(bench_subnormals.SHAPE, 1e-3, np.float32))
+    for _ in range(900):
+        step(np.zeros(bench_subnormals.SHAPE, np.float32))
+    assert 0 < averages["m"].max() < np.finfo(np.float32).tiny
+
+
+def test_what_slows_the_other_library_is_seen(monkeypatch):
+    class Clock:
+        """Goes by one second a look, or by three once somebody has trained."""
+
+        now, pace = 0.0, 1.0
+
+        def perf_counter(self):
+            self.now += self.pace
+            return self.now
+
+        def sleep(self, seconds):
+            pass
+
+    clock = Clock()
+
+    def training():
+        def train():
+            clock.pace = 3.0
+        return train
+
+    monkeypatch.setattr(bench_other_libraries, "time", clock)
+    monkeypatch.setattr(bench_other_libraries, "SECONDS", 10)
+    monkeypatch.setitem(bench_other_libraries.WORK, "torch", lambda: lambda: None)
+    monkeypatch.setitem(bench_other_libraries.WORK, "nnfast", training)
+    assert bench_other_libraries.ratios("torch", "") == (1, 1)
+    assert bench_other_libraries.ratios("torch", "nnfast") == (1, 3)
 
 
 def test_the_demo_compares_and_says_so(quickly, capsys, monkeypatch):
