@@ -16,6 +16,10 @@ import bench_kernels
 import bench_training
 import timing
 
+PAUSE = 0.3
+"""Seconds between two measurements: LLVM's OpenMP lets its threads spin for 0.2 (with 0.1 a product of GCC's on two threads took
+60 microseconds and, right after Clang's turn, 100)."""
+
 
 def from_folder(folder: str, make, *arguments):
     """`make(*arguments)` with the nnfast of that folder."""
@@ -50,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     for folder in folders.values():
         if not (Path(folder) / "nnfast").is_dir():
             raise SystemExit(f"{folder} holds no nnfast")
+    timing.PAUSE = PAUSE
     return timing.run(
         "bench_builds", "nnfast as others have made it", "a call or a step", cases(folders), rest, typed=arguments)
 

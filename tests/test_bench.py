@@ -269,11 +269,10 @@ def test_neighbours_are_busy_and_end():
     assert neighbour.poll() is not None
 
 
-def test_builds_take_turns_each_from_its_folder(quickly, capsys, tmp_path):
-    import nnfast
-
+def test_builds_take_turns_each_from_its_folder(quickly, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(bench_builds, "PAUSE", 0)
     other = tmp_path / "other"
-    shutil.copytree(Path(nnfast.__file__).parent, other / "nnfast", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(_kernels.__file__).parent, other / "nnfast", ignore=shutil.ignore_patterns("__pycache__"))
     options = ["--quick", "--threads", "1", "--only", "100 x 64 x 50"]
     assert bench_builds.main([f"Other={other}", *options]) == 0
     assert f"bench_builds.py Other={other} --quick" in capsys.readouterr().out
