@@ -1,6 +1,7 @@
 """What the tests share: this folder on the import path (for `reference`), generators, dtypes and builds."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def pytest_runtest_setup(item):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20161103)
+
+
+@pytest.fixture
+def heeds_ctrl_c():
+    """SIGINT is heard here and in processes that start here, as in a terminal: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -75,8 +75,12 @@ def start(*arguments, **environment):
 
 
 def end(process):
-    """Status, output and errors of a process that ends by itself."""
-    output, errors = process.communicate(timeout=60)
+    """Status, output and errors of a process that ends by itself, or is made to after a minute."""
+    with process:
+        try:
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     return process.returncode, output, errors
 
 
@@ -430,6 +434,7 @@ def test_a_refusal_is_the_exit_status_and_no_traceback():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_is_one_short_line_and_exit_130():
     process = start("train", "--epochs", "1000000000", "--save", "net.npz", PYTHONUNBUFFERED="1")
     while not process.stdout.readline().startswith("epoch"):

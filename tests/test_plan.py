@@ -487,6 +487,7 @@ def test_other_python_threads_run_during_a_fit(monkeypatch, rng, threads):
     assert most > 3
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_in_the_middle_of_an_epoch_leaves_the_last_finished_one(monkeypatch, rng):
     x, targets = data(rng)
     t = targets[SoftmaxWithLoss]
@@ -505,12 +506,8 @@ def test_ctrl_c_in_the_middle_of_an_epoch_leaves_the_last_finished_one(monkeypat
 
     monkeypatch.setattr(core, "train", interrupted)
     back_after(monkeypatch, 0)       # back after every step
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background jobs ignore it
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            network.fit(x, t, epochs=9, batch_size=10, optimizer=momentum, callbacks=[note])
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        network.fit(x, t, epochs=9, batch_size=10, optimizer=momentum, callbacks=[note])
     assert len(noted) == 2
     np.testing.assert_equal([*network.state(), *momentum.v.values(), network.generator.bit_generator.state], noted[-1])
     network.fit(x, t, optimizer=momentum)           # and it can go on

@@ -213,6 +213,7 @@ def test_a_prediction_while_an_array_is_replaced_is_by_the_old_or_the_new_one(ne
 
 @pytest.mark.parametrize("call", ["predict", "gradient"])
 def test_an_array_replaced_by_one_of_another_shape_meanwhile_is_refused_or_not_seen(network, data, call):
+    """To rounding: what does not fit goes layer by layer, and may fit again by then."""
     x, t = data
     arguments = (x[:5],) if call == "predict" else (x[:5], t[:5])
     layer = network.layers["Affine1"]
@@ -230,7 +231,8 @@ def test_an_array_replaced_by_one_of_another_shape_meanwhile_is_refused_or_not_s
             found = getattr(network, call)(*arguments)
         except ValueError:
             return
-        assert_same(found if call == "gradient" else {"": found}, expected)
+        for key, array in (found if call == "gradient" else {"": found}).items():
+            np.testing.assert_allclose(array, expected[key], rtol=1e-4, atol=1e-5)
 
     while_running(replace, ask)
     found = getattr(network, call)(*arguments)
