@@ -401,6 +401,16 @@ def members_of(path):
         return [(name, file.read(name)) for name in file.namelist()]
 
 
+def test_what_a_sentence_quotes_from_a_file_is_printable_and_short(saved):
+    path, _ = saved
+    name = "a\nb\x1b[31m\u2028\ud7fe" + 1000 * "c" + ".npy"
+    with pytest.raises(ModelFormatError) as caught:
+        Network.load(archive(path, [(name, b"")], compression=zipfile.ZIP_DEFLATED))
+    said = str(caught.value)
+    assert said.startswith(f"{path} has a compressed array a\\nb\\x1b[31m\\u2028\\ud7fec")
+    assert said.isprintable() and said.endswith("ccc...") and len(said) < len(str(path)) + 400
+
+
 def test_an_archive_of_other_things_is_refused(saved):
     path, _ = saved
     members = members_of(path)

@@ -41,6 +41,9 @@ _DESCRIPTION = "nnfast"
 _MOST_TEXT = 1 << 18
 """Characters of a description: some thousand layers."""
 
+_LONGEST_FLAW = 300
+"""Characters of what is said of a file, before those that cannot be printed are escaped."""
+
 _PIECE = 1 << 20
 """Bytes that are read at a time, whatever a header says."""
 
@@ -135,11 +138,17 @@ def load(path: Path) -> Contents:
                 return _read_safetensors(file, path)
             return _read_npz(file)
     except _FlawError as flaw:
-        raise ModelFormatError(f"{path} {flaw}") from flaw.__cause__
+        raise ModelFormatError(f"{path} {_in_a_line(str(flaw))}") from flaw.__cause__
     except OSError as error:
         if error.errno is None:     # a sentence of `opened`
             raise
         raise explained(error, f"{path} cannot be read") from error
+
+
+def _in_a_line(text: str) -> str:
+    """A flaw may quote the file: control characters are escaped, and what is long is cut."""
+    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text[:_LONGEST_FLAW])
+    return line + "..." * (len(text) > _LONGEST_FLAW)
 
 
 def _require(holds: object, flaw: str) -> None:
