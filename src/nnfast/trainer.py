@@ -134,17 +134,47 @@ _fit_lock = threading.Lock()
 _fitting: dict[int, "Network"] = {}     # networks that are being trained, by id; not an attribute, which a copy would have
 
 
-def _after_fork_in_child() -> None:
-    """Another thread of the parent may have held the lock.
+_held = threading.local()       # by a thread that forks
 
-    What it trained is refused in the child, too: it may have held the lock of the network's generator. A copy has another.
+_LONGEST_WAIT = 1.0
+"""Seconds that a fork waits for a lock: a permutation holds one for some milliseconds, and for ever only in a deadlock."""
+
+
+def _before_fork() -> None:
+    """Take the locks of the generators of what other threads train: a child that gets one locked could not even copy it.
+
+    (NumPy 2.5 takes it also to read the state.) Each locks for one number or permutation at a time.
+    """
+    generators = {id(generator): generator for network in list(_fitting.values()) for generator in _generators(network)}
+    locks = [generator.bit_generator.lock for generator in generators.values()]
+    _held.locks = [lock for lock in locks if lock.acquire(timeout=_LONGEST_WAIT)]
+
+
+def _after_fork_in_parent() -> None:
+    for lock in _held.__dict__.pop("locks", ()):
+        lock.release()
+
+
+def _after_fork_in_child() -> None:
+    """Another thread of the parent may have held the lock of `fit`.
+
+    What that thread trained is refused in the child: nobody goes on with it, and its optimiser is between two steps.
     """
     global _fit_lock
     _fit_lock = threading.Lock()
+    _after_fork_in_parent()
+
+
+def _generators(network: "Network") -> Iterator[np.random.Generator]:
+    yield network.generator
+    for layer in list(network.layers.values()):
+        if isinstance(getattr(layer, "generator", None), np.random.Generator):
+            yield layer.generator
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def fit(
