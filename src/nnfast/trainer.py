@@ -165,7 +165,7 @@ def _after_fork_in_child() -> None:
     _after_fork_in_parent()
 
 
-def _generators(network: "Network") -> Iterator[np.random.Generator]:
+def _generators(network: "Network") -> Iterator["np.random.Generator"]:
     yield network.generator
     for layer in list(network.layers.values()):
         if isinstance(getattr(layer, "generator", None), np.random.Generator):
