@@ -132,9 +132,7 @@ class History:
 
 _fit_lock = threading.Lock()
 _fitting: dict[int, "Network"] = {}     # networks that are being trained, by id; not an attribute, which a copy would have
-
-
-_held = threading.local()       # by a thread that forks
+_held = threading.local()   # locks, by a thread that forks
 
 _LONGEST_WAIT = 1.0
 """Seconds that a fork waits for a lock: a permutation holds one for some milliseconds, and for ever only in a deadlock."""
@@ -143,11 +141,13 @@ _LONGEST_WAIT = 1.0
 def _before_fork() -> None:
     """Take the locks of the generators of what other threads train: a child that gets one locked could not even copy it.
 
-    (NumPy 2.5 takes it also to read the state.) Each locks for one number or permutation at a time.
+    NumPy 2.5 takes it to read the state, too. A generator is locked for one number or one permutation at a time.
     """
     generators = {id(generator): generator for network in list(_fitting.values()) for generator in _generators(network)}
-    locks = [generator.bit_generator.lock for generator in generators.values()]
-    _held.locks = [lock for lock in locks if lock.acquire(timeout=_LONGEST_WAIT)]
+    held = _held.locks = []
+    for generator in generators.values():
+        if generator.bit_generator.lock.acquire(timeout=_LONGEST_WAIT):
+            held.append(generator.bit_generator.lock)
 
 
 def _after_fork_in_parent() -> None:
