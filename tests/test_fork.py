@@ -119,22 +119,22 @@ assert has_a_team()
     printed(PARENT + program)
 
 
-@pytest.mark.parametrize(("held", "free"), [("sleep(0.3)", True), ("forked.wait()", False)])
+@pytest.mark.parametrize(("held", "free"), [("sleep(0.3)", True), ("done.wait()", False)])
 def test_a_fork_waits_for_the_numbers_that_another_thread_s_fit_draws_but_not_for_ever(held, free):
     program = f"""
 from time import sleep
-drawing, forked_ = threading.Event(), threading.Event()
+drawing, done = threading.Event(), threading.Event()
 
 def note(epoch):
     with network.generator.bit_generator.lock:
         drawing.set()
-        {held.replace("forked", "forked_")}
+        {held}
 
 thread = threading.Thread(target=lambda: network.fit(X, T, callbacks=[note]))
 thread.start()
 drawing.wait()
 print(forked(os.fork, lambda: network.generator.bit_generator.lock.acquire(timeout=0.1)))
-forked_.set()
+done.set()
 thread.join()
 network.fit(X, T)
 """

@@ -150,7 +150,7 @@ def _before_fork() -> None:
             held.append(generator.bit_generator.lock)
 
 
-def _after_fork_in_parent() -> None:
+def _release_generators() -> None:
     for lock in _held.__dict__.pop("locks", ()):
         lock.release()
 
@@ -162,7 +162,7 @@ def _after_fork_in_child() -> None:
     """
     global _fit_lock
     _fit_lock = threading.Lock()
-    _after_fork_in_parent()
+    _release_generators()
 
 
 def _generators(network: "Network") -> Iterator["np.random.Generator"]:
@@ -174,7 +174,7 @@ def _generators(network: "Network") -> Iterator["np.random.Generator"]:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+        before=_before_fork, after_in_parent=_release_generators, after_in_child=_after_fork_in_child)
 
 
 def fit(
