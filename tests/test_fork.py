@@ -119,26 +119,85 @@ assert has_a_team()
     printed(PARENT + program)
 
 
-@pytest.mark.parametrize(("held", "free"), [("sleep(0.3)", True), ("done.wait()", False)])
-def test_a_fork_waits_for_the_numbers_that_another_thread_s_fit_draws_but_not_for_ever(held, free):
+# What draws numbers, made ready by drawing some, and where from.
+DRAWS = {
+    "fit": ("owner = made(); owner.fit(X, T)", "owner.generator.bit_generator"),
+    "fit, layer by layer": ("owner = made(); owner.fit(X, T, optimizer=Own())", "owner.generator.bit_generator"),
+    "gradient": ("owner = masked(nnfast.Relu()); owner.gradient(X, T)", "owner.generator.bit_generator"),
+    "gradient, layer by layer": ("owner = masked(OwnRelu()); owner.gradient(X, T)", "owner.generator.bit_generator"),
+    "gradient as in the book": ("owner = MultiLayerNetExtend(300, [20], 10, use_dropout=True); owner.gradient(X, T)",
+                                "np.random.get_bit_generator()"),
+    "a layer by itself": ("owner = nnfast.Dropout(); owner.forward(X)", "np.random.get_bit_generator()"),
+}
+
+DRAWING = PARENT + """
+from nnfast.network import MultiLayerNetExtend
+
+class Own:
+    def update(self, params, grads):
+        pass
+
+class OwnRelu(nnfast.Relu):
+    pass
+
+def masked(activation):
+    return nnfast.Network([nnfast.Affine(300, 20), activation, nnfast.Dropout(), nnfast.Affine(20, 10)], seed=0)
+"""
+
+
+@pytest.mark.parametrize("draws", DRAWS)
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_fork_waits_for_another_thread_s_numbers_but_not_for_ever(draws, ends):
+    made, source = DRAWS[draws]
     program = f"""
-from time import sleep
+{made}
+lock = {source}.lock
 drawing, done = threading.Event(), threading.Event()
 
-def note(epoch):
-    with network.generator.bit_generator.lock:
+def draw():
+    with lock:
         drawing.set()
-        {held}
+        done.wait({0.3 if ends else 60})
 
-thread = threading.Thread(target=lambda: network.fit(X, T, callbacks=[note]))
+thread = threading.Thread(target=draw)
 thread.start()
 drawing.wait()
-print(forked(os.fork, lambda: network.generator.bit_generator.lock.acquire(timeout=0.1)))
+print(forked(os.fork, lambda: lock.acquire(timeout=0.1)))
 done.set()
 thread.join()
-network.fit(X, T)
+print(lock.acquire(timeout=0.1))
 """
-    assert printed(PARENT + program) == str(free)
+    assert printed(DRAWING + program).split() == [str(ends), "True"]
+
+
+def test_a_fork_waits_for_no_lock_twice_and_for_none_that_nobody_draws_with():
+    program = """
+import gc
+owner, gone = made(), made()
+owner.fit(X, T)
+gone.fit(X, T)
+unused = [owner.generator, gone.generator]
+owner.generator = np.random.default_rng(1)
+del gone
+gc.collect()
+of_two_layers = MultiLayerNetExtend(300, [20, 20], 10, use_dropout=True)
+of_two_layers.gradient(X, T)
+waiting, done = threading.Barrier(3), threading.Event()
+
+def hold(generator):
+    with generator.bit_generator.lock:
+        waiting.wait()
+        done.wait()
+
+for generator in unused:
+    threading.Thread(target=hold, args=(generator,)).start()
+waiting.wait()
+started = time.perf_counter()
+forked(os.fork, lambda: None)
+print(time.perf_counter() - started < 0.9)
+done.set()
+"""
+    assert printed(DRAWING + program) == "True"
 
 
 def test_a_fork_within_a_callback_leaves_both_processes_training():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnfast import _memory, _threads, _validation
+from nnfast import _forks, _memory, _threads, _validation
 from nnfast._kernels import kernels
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.layers import Affine, BatchNormalization, Dropout
@@ -352,6 +352,9 @@ class PlanBase:
         self._batch_size = batch_size
         self._kernels = kernels(network.dtype)
         self._layout = layout = _Layout(network, states, batch_size, packs)
+        _forks.draws(network)
+        for layer, _, _ in layout.drawn:
+            _forks.draws(layer)
         self._most_threads = self.wanted_threads(batch_size)
         self._block_rows = max(_FEWEST_BLOCK_ROWS, _BLOCK_BYTES // layout.row_bytes // 8 * 8)
         panel = self._kernels.PANEL_VECTORS * self._kernels.VECTOR

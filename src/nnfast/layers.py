@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _threads, _validation, functions
+from nnfast import _forks, _threads, _validation, functions
 from nnfast._kernels import kernels
 from nnfast._memory import Recycler, product_workspace
 from nnfast._recall import Recalling
@@ -336,6 +336,7 @@ class Dropout(Recalling):
         if not train_flg:
             return self.infer(x)
         array = _validation.floats("x", x)
+        _forks.draws(self)
         if self.generator is None:
             self.mask = np.random.rand(*array.shape) > self.dropout_ratio
         else:

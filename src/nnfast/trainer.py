@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _plan, _threads, _validation, plots
+from nnfast import _forks, _plan, _threads, _validation, plots
 from nnfast.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
 
 if TYPE_CHECKING:
@@ -132,27 +132,6 @@ class History:
 
 _fit_lock = threading.Lock()
 _fitting: dict[int, "Network"] = {}     # networks that are being trained, by id; not an attribute, which a copy would have
-_held = threading.local()   # locks, by a thread that forks
-
-_LONGEST_WAIT = 1.0
-"""Seconds that a fork waits for a lock: a permutation holds one for some milliseconds, and for ever only in a deadlock."""
-
-
-def _before_fork() -> None:
-    """Take the locks of the generators of what other threads train: a child that gets one locked could not even copy it.
-
-    NumPy 2.5 takes it to read the state, too. A generator is locked for one number or one permutation at a time.
-    """
-    generators = {id(generator): generator for network in list(_fitting.values()) for generator in _generators(network)}
-    held = _held.locks = []
-    for generator in generators.values():
-        if generator.bit_generator.lock.acquire(timeout=_LONGEST_WAIT):
-            held.append(generator.bit_generator.lock)
-
-
-def _release_generators() -> None:
-    for lock in _held.__dict__.pop("locks", ()):
-        lock.release()
 
 
 def _after_fork_in_child() -> None:
@@ -162,19 +141,10 @@ def _after_fork_in_child() -> None:
     """
     global _fit_lock
     _fit_lock = threading.Lock()
-    _release_generators()
-
-
-def _generators(network: "Network") -> Iterator["np.random.Generator"]:
-    yield network.generator
-    for layer in list(network.layers.values()):
-        if isinstance(getattr(layer, "generator", None), np.random.Generator):
-            yield layer.generator
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_release_generators, after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def fit(
@@ -345,6 +315,7 @@ def _epoch(
 
 def _batches(network: "Network", rows: int, batch_size: int, shuffle: bool) -> Iterator[Any]:
     """Which rows each step takes: indices, or slices where they are consecutive."""
+    _forks.draws(network)
     order = network.generator.permutation(rows) if shuffle else None
     for first in range(0, rows, batch_size):
         part = slice(first, min(first + batch_size, rows))
