@@ -112,10 +112,12 @@ def recorded(monkeypatch, kernels, dtype, kind, threads):
         t = rng.integers(0, outputs, 23)
     else:
         t = rng.random((23, outputs)).astype(dtype)
-    network.weight_decay_lambda = 0.01
+    network.weight_decay_lambda = network.l1_lambda = 0.01
     for optimizer in (SGD(), Momentum(), Adam()):
         network.fit(x, t, epochs=2, batch_size=10, optimizer=optimizer)
     network.fit(x.astype(np.float32 if dtype == np.float64 else np.float64), t, epochs=1, batch_size=30, shuffle=False)
+    network.fit(x, t, batch_size=10, optimizer=Momentum(), sample_weight=rng.random(23), clip_value=0.1)
+    network.fit(x, t, batch_size=10, optimizer=Adam(), clip_norm=0.1)
     network.gradient(x, t)
     for rows in (1, 5, 20, 23):
         network.predict(x[:rows])

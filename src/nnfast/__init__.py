@@ -6,7 +6,8 @@ modules (`nnfast.functions`, `nnfast.layers`, `nnfast.gradient`, ...) hold the n
 
 from nnfast.network import MultiLayerNet, MultiLayerNetExtend, Network, TwoLayerNet
 from nnfast.predictor import Predictor
-from nnfast.trainer import Epoch, History, Trainer
+from nnfast.trainer import Epoch, History, Step, Trainer
+from nnfast.early_stopping import EarlyStopping
 from nnfast.layers import Affine, BatchNormalization, Dropout
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
@@ -28,6 +29,7 @@ __all__ = [
     "Affine",
     "BatchNormalization",
     "Dropout",
+    "EarlyStopping",
     "Epoch",
     "Gelu",
     "GradientReport",
@@ -48,6 +50,7 @@ __all__ = [
     "Sigmoid",
     "SigmoidWithLoss",
     "SoftmaxWithLoss",
+    "Step",
     "Tanh",
     "Trainer",
     "TwoLayerNet",

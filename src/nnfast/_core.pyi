@@ -139,10 +139,11 @@ def unpack(panels: Floats, w: Floats) -> None: ...
 def dropout_mask(key: int, ratio: float, mask: NDArray[uint8]) -> None: ...
 def train(
     x: Floats, operations: NDArray[void], arrays: Arrays, arena: Floats, labels: NDArray[int64], targets: Floats,
-    order: NDArray[int64], keys: NDArray[uint64], masks: NDArray[uint8], optimizer: NDArray[void], losses: NDArray[float64],
-    correct: NDArray[int32], sums_of_squares: NDArray[float64], finished: Floats, epoch_losses: NDArray[float64],
-    epoch_correct: NDArray[int64], progress: NDArray[void], size: int, batch_size: int, block_rows: int, group: int,
-    scratch: int, scratch_size: int, checks_data: bool, seconds: float, num_threads: int,
+    order: NDArray[int64], keys: NDArray[uint64], masks: NDArray[uint8], weights: NDArray[float64], optimizer: NDArray[void],
+    settings: NDArray[void], losses: NDArray[float64], correct: NDArray[int32], penalties: NDArray[float64],
+    squares: NDArray[float64], finished: Floats, epoch_losses: NDArray[float64], epoch_correct: NDArray[int64], progress: NDArray[void], size: int,
+    batch_size: int, block_rows: int, group: int, scratch: int, scratch_size: int, checks_data: bool,
+    most_steps: int, seconds: float, num_threads: int,
 ) -> None: ...
 
 # Inference: x (B, I) of either dtype, y (B, O)

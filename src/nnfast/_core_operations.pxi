@@ -61,11 +61,11 @@ cdef void _gelu_backward(const floating* x, floating* gradient, Py_ssize_t n) no
         first = first + length
 
 
-# The losses of one row, and the gradient of their mean over the batch.
+# The losses of one row, and the gradient of their sum over the batch divided by batch_weight.
 
 cdef void _softmax_loss_row(
     const floating* scores, int64_t label, floating* gradient, Py_ssize_t classes, Py_ssize_t padded,
-    floating batch_rows, double* loss, int32_t* correct,
+    floating batch_weight, double* loss, int32_t* correct,
 ) noexcept nogil:
     cdef Py_ssize_t j
     cdef floating largest = _largest(scores, classes), total
@@ -78,7 +78,7 @@ cdef void _softmax_loss_row(
     correct[0] = _first_largest(scores, classes) == label
     gradient[label] -= 1
     for j in range(padded):
-        gradient[j] = gradient[j] / batch_rows
+        gradient[j] = gradient[j] / batch_weight
     for j in range(classes, padded):
         gradient[j] = 0
 
@@ -91,7 +91,7 @@ cdef enum:
 
 cdef void _softmax_loss_group(
     const floating* scores, Py_ssize_t scores_row, const int64_t* labels, Py_ssize_t rows, floating* gradient,
-    Py_ssize_t gradient_row, Py_ssize_t classes, floating batch_rows, double* losses, int32_t* correct,
+    Py_ssize_t gradient_row, Py_ssize_t classes, floating batch_weight, double* losses, int32_t* correct,
 ) noexcept nogil:
     """_softmax_loss_row of at most FLOAT_LANES rows of at most FEW_CLASSES classes, whose labels stand side by side.
 
@@ -131,7 +131,7 @@ cdef void _softmax_loss_group(
         probability[row] = _log(probability[row])
     for j in range(classes):
         for row in range(FLOAT_LANES):
-            values[j][row] = values[j][row] / batch_rows
+            values[j][row] = values[j][row] / batch_weight
     for row in range(rows):
         losses[row] = -probability[row]
         for j in range(classes):
@@ -144,7 +144,7 @@ cdef void _softmax_loss_rows(
 ) noexcept nogil:
     """The softmax loss of some rows of the batch."""
     cdef Py_ssize_t classes = operation.outputs, padded = _padded(classes, y), row = first, rows, i
-    cdef floating batch_rows = <floating>batch.rows
+    cdef floating batch_weight = <floating>_divisor(batch)
     cdef int64_t labels[FLOAT_LANES]
     while row < last:
         rows = FLOAT_LANES if last - row > FLOAT_LANES else last - row
@@ -152,19 +152,19 @@ cdef void _softmax_loss_rows(
             labels[i] = _inside(training.labels[_data_row(training, batch.first + row + i)], classes,
                                 training.is_outside)
         if classes <= FEW_CLASSES:
-            _softmax_loss_group(x, operation.x_row, labels, rows, y, operation.y_row, classes, batch_rows,
+            _softmax_loss_group(x, operation.x_row, labels, rows, y, operation.y_row, classes, batch_weight,
                                 training.losses + row, training.correct + row)
         else:
             for i in range(rows):
                 _softmax_loss_row(x + i * operation.x_row, labels[i], y + i * operation.y_row, classes, padded,
-                                  batch_rows, training.losses + row + i, training.correct + row + i)
+                                  batch_weight, training.losses + row + i, training.correct + row + i)
         x = x + rows * operation.x_row
         y = y + rows * operation.y_row
         row = row + rows
 
 
 cdef void _sigmoid_loss_row(
-    const floating* scores, const floating* t, floating* gradient, Py_ssize_t outputs, floating batch_rows,
+    const floating* scores, const floating* t, floating* gradient, Py_ssize_t outputs, floating batch_weight,
     double* loss, int32_t* correct,
 ) noexcept nogil:
     cdef Py_ssize_t j
@@ -172,16 +172,16 @@ cdef void _sigmoid_loss_row(
     _sigmoid_cross_entropy_row(scores, t, gradient, loss, outputs)
     for j in range(outputs):
         right = right & ((scores[j] > 0) == (t[j] > 0.5))
-        gradient[j] = (gradient[j] - t[j]) / batch_rows
+        gradient[j] = (gradient[j] - t[j]) / batch_weight
     correct[0] = right
 
 
 cdef void _identity_loss_row(
-    const floating* scores, const floating* t, floating* gradient, Py_ssize_t outputs, floating batch_rows,
+    const floating* scores, const floating* t, floating* gradient, Py_ssize_t outputs, floating batch_weight,
     double* loss, int32_t* correct,
 ) noexcept nogil:
     _squared_error_row(scores, t, loss, outputs)
-    _difference_chunk(scores, t, gradient, batch_rows, <floating>1., 0, outputs)
+    _difference_chunk(scores, t, gradient, batch_weight, <floating>1., 0, outputs)
     correct[0] = 0
 
 
@@ -315,14 +315,14 @@ cdef void _operate_on_row(
     """Operations that know a row from another: by its targets, or by its masks."""
     cdef Py_ssize_t data_row = _data_row(training, batch.first + row), outputs = operation.outputs
     cdef const floating* t = <const floating*>training.targets + data_row * outputs
-    cdef floating batch_rows = <floating>batch.rows
+    cdef floating batch_weight = <floating>_divisor(batch)
     cdef double* loss = training.losses + row
     cdef int32_t* correct = training.correct + row
     cdef uint64_t key
     if operation.code == SIGMOID_LOSS:
-        _sigmoid_loss_row(x, t, y, outputs, batch_rows, loss, correct)
+        _sigmoid_loss_row(x, t, y, outputs, batch_weight, loss, correct)
     elif operation.code == IDENTITY_LOSS:
-        _identity_loss_row(x, t, y, outputs, batch_rows, loss, correct)
+        _identity_loss_row(x, t, y, outputs, batch_weight, loss, correct)
     elif operation.mask >= 0:
         _mask_row(x if operation.code == DROPOUT else <const floating*>y,
                   training.masks + ((batch.step - training.first_step) * training.batch_size + row) * training.mask_row
@@ -333,6 +333,26 @@ cdef void _operate_on_row(
             _dropout_row(x, y, key, <float>operation.setting, row, outputs)
         else:
             _dropout_row_in_place(y, key, <float>operation.setting, row, outputs)
+
+
+cdef inline bint _is_loss(const Operation* operation) noexcept nogil:
+    return SOFTMAX_LOSS <= operation.code <= IDENTITY_LOSS
+
+
+cdef void _weigh_rows(
+    const Training* training, const Operation* operation, floating* arena, const Batch* batch, Py_ssize_t first,
+    Py_ssize_t last,
+) noexcept nogil:
+    """Losses of some rows of the batch and their gradients, times the weight of each row."""
+    cdef Py_ssize_t row, j
+    cdef double weight
+    cdef floating* gradient
+    for row in range(first, last):
+        weight = training.weights[_data_row(training, batch.first + row)]
+        gradient = arena + operation.y + row * operation.y_row
+        training.losses[row] *= weight
+        for j in range(operation.outputs):
+            gradient[j] = gradient[j] * <floating>weight
 
 
 cdef void _operate_by_rows(
@@ -346,6 +366,8 @@ cdef void _operate_by_rows(
         last = end if end - row <= training.block_rows else row + training.block_rows
         for place in range(first_operation, last_operation):
             _operate_on_rows(training, training.operations + place, arena, scratch, batch, row, last)
+            if training.weights != NULL and _is_loss(training.operations + place):
+                _weigh_rows(training, training.operations + place, arena, batch, row, last)
         row = last
 
 
@@ -378,6 +400,8 @@ cdef void _operate_by_columns(
             if training.optimizer.rule == GRADIENT:
                 memcpy(<floating*><uintptr_t>operation.array + first, dgamma + first, (last - first) * sizeof(y[0]))
                 memcpy(<floating*><uintptr_t>operation.bias_array + first, dbeta + first, (last - first) * sizeof(y[0]))
+                continue
+            if training.optimizer.has_norm_limit:
                 continue
             _update(training.optimizer, batch, dgamma + first, gamma + first, arena + operation.state + first, padded,
                     last - first)

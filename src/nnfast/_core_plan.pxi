@@ -56,6 +56,7 @@ cdef struct Operation:
     int64_t mask                # or, unless it is -1, the first of its columns in the masks that were drawn beforehand
     # Of the user's weights to pack, or where their gradients go: which of the arrays and, in compiled code, addresses
     int64_t array, bias_array
+    int64_t gradient, bias_gradient     # where an update keeps them until their norm is known
     double setting              # slope, dropout ratio, momentum
 
 cdef enum Rule:
@@ -68,10 +69,15 @@ OPTIMIZER_RULES = {name: rule for rule, name in enumerate(_RULES)}
 cdef struct Optimizer:
     int64_t rule
     int64_t updates             # so far
-    double lr
+    int64_t has_limit, has_norm_limit
     double first, second        # momentum, decay rate; beta1 and beta2
     double weight_decay         # of AdamW
-    double penalty              # lambda of the L2 penalty on weights
+    double limit                # of each element of a gradient, to either side; or of the norm of all gradients
+
+cdef struct StepSettings:
+    double lr                   # learning rate
+    double weight               # of its rows together
+    double l2, l1               # strength of the penalties on weights
 
 cdef struct Progress:
     # Of the epochs that a call is to train: where it is, and what the steps of this epoch gave so far
@@ -93,16 +99,20 @@ cdef struct Training:
     const void* targets         # likewise, where the loss takes no labels
     const uint64_t* keys        # of dropout's masks, a row of them a step
     Py_ssize_t dropouts
-    const uint8_t* masks        # drawn beforehand: (masked_steps, batch_size, mask_row), from first_step on; or NULL
-    Py_ssize_t masked_steps, mask_row, first_step
+    const uint8_t* masks        # drawn beforehand: (steps, batch_size, mask_row), from first_step on; or NULL
+    Py_ssize_t mask_row
+    Py_ssize_t first_step, most_steps   # of this call
     Py_ssize_t rows, batch_size, steps, epochs
     Py_ssize_t block_rows       # that go through the layers at a time
     Py_ssize_t group            # panels for which a copy of x is used in an update
     Py_ssize_t scratch, scratch_size    # of each thread in the arena
     const Optimizer* optimizer
+    const StepSettings* settings        # of each step of each epoch
+    const double* weights       # of the rows of the data; NULL: all are 1
     double* losses              # of the rows of a batch
     int32_t* correct
-    double* sums_of_squares     # of each tile of weights, for the penalty
+    double* penalties           # of each tile of weights
+    double* squares             # of each tile's gradient, summed
     void* finished              # what the weights and states were at the end of the last epoch; NULL if not asked for
     Py_ssize_t size             # of weights and states together
     double* epoch_losses        # of each epoch that was finished
@@ -119,6 +129,16 @@ cdef struct Training:
 cdef struct Batch:
     Py_ssize_t step             # since the call's first epoch began
     Py_ssize_t first, rows      # in order
+    StepSettings settings
+
+
+cdef inline bint _is_penalized(const Batch* batch) noexcept nogil:
+    return batch.settings.l2 != 0 or batch.settings.l1 != 0
+
+
+cdef inline double _divisor(const Batch* batch) noexcept nogil:
+    """Of the rows' losses, for their mean. Where no row weighs anything, all gradients are 0."""
+    return batch.settings.weight if batch.settings.weight > 0 else 1.
 
 
 cdef inline Py_ssize_t _data_row(const Training* training, Py_ssize_t place) noexcept nogil:

@@ -3,8 +3,8 @@
 
 cdef struct Room:
     # Elements of what `train` is given, rows and columns where it has them
-    Py_ssize_t arena, labels, target_rows, target_columns, order_columns, key_rows, mask_rows
-    Py_ssize_t losses, correct, sums_of_squares, finished, epoch_losses, epoch_correct
+    Py_ssize_t arena, labels, target_rows, target_columns, order_columns, key_rows, mask_steps, mask_rows
+    Py_ssize_t weights, settings, losses, correct, penalties, squares, finished, epoch_losses, epoch_correct
 
 
 cdef int _states_of(int64_t rule) noexcept:
@@ -25,7 +25,11 @@ cdef int _check_settings(const Training* training, const Room* room, int num_thr
     _check_room("epoch_losses", room.epoch_losses, training.epochs)
     _check_room("epoch_correct", room.epoch_correct, training.epochs)
     _must(training.dropouts == 0 or room.key_rows // training.steps >= training.epochs, "keys has too few rows")
-    _must(training.mask_row == 0 or training.masked_steps > 0 and room.mask_rows == training.batch_size,
+    _must(room.weights == 0 or room.weights == training.rows, "weights are not as many as x has rows")
+    _must(room.settings // training.steps >= training.epochs, "settings are fewer than steps")
+    _must(training.most_steps > 0, "most_steps must be at least 1")
+    _must(training.mask_row == 0
+          or room.mask_steps >= training.most_steps and room.mask_rows == training.batch_size,
           "masks has too few steps, or not the rows of a batch")
     _must(0 <= training.size <= room.arena, "size is not one of the arena")
     _must(room.finished == 0 or room.finished >= training.size, "finished has too few elements")
@@ -85,6 +89,10 @@ cdef int _check_operation(
     if code == UPDATE:
         _must(_update_scratch(training, padded, _panel_columns(arena)) <= training.scratch_size,
               "too little scratch for an update")
+        if training.optimizer.has_norm_limit:
+            _must(_fits(operation.gradient, inputs, padded, padded, size), "gradients lie outside of the arena")
+            _must(_fits(operation.bias_gradient, 1, padded, padded, size),
+                  "gradients of a bias lie outside of the arena")
     elif code == BATCH_NORMALIZATION or code == BATCH_NORMALIZATION_BACKWARD:
         _must(_fits(operation.normalized, rows, y_row, y_row, size), "normalized lies outside of the arena")
         _must(_fits(operation.statistics, 7, padded, padded, size), "statistics lie outside of the arena")
@@ -140,6 +148,7 @@ cdef int _check_training(
               "operations are not in the order of packing, rows and columns, updates")
         _check_operation(training, operations + place, arena, room)
         _find_arrays(training, operations + place, arrays, sizeof(arena[0]))
-    _must(training.optimizer.penalty == 0 or _tiles(training, _panel_columns(arena)) <= room.sums_of_squares,
-          "sums_of_squares has too few elements")
+    place = _tiles(training, _panel_columns(arena))
+    _must(place <= room.penalties, "penalties has too few elements")
+    _must(training.optimizer.has_norm_limit == 0 or place <= room.squares, "squares has too few elements")
     return 0

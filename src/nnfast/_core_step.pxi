@@ -41,20 +41,10 @@ cdef void _pack_rows(
         memcpy(arena + operation.bias, <const floating*><uintptr_t>operation.bias_array, outputs * sizeof(arena[0]))
 
 
-cdef Py_ssize_t _tiles(const Training* training, Py_ssize_t panel_columns) noexcept nogil:
-    """Tiles of weights that are updated."""
-    cdef Py_ssize_t place, count = 0
-    for place in range(training.count):
-        if training.operations[place].code == UPDATE:
-            count = count + ((training.operations[place].inputs + TILE_ROWS - 1) // TILE_ROWS
-                             * _panel_count(training.operations[place].outputs, panel_columns))
-    return count
-
-
 cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
     """The loss of the step that is about to end, and whether to stop after it. The first thread's task.
 
-    The penalty is not in it yet: its squares are being summed.
+    The penalty is not in it yet: it is being summed.
     """
     cdef Progress* progress = training.progress
     cdef double loss = _total(training.losses, batch.rows)
@@ -67,7 +57,7 @@ cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
     training.lost = not progress.is_finite
     training.stops = (
         training.lost or nnfast_clock() > training.deadline or nnfast_is_disturbed(&training.team)
-        or training.masks != NULL and batch.step + 1 - training.first_step == training.masked_steps)
+        or batch.step + 1 - training.first_step == training.most_steps)
 
 
 cdef bint _parameters_are_finite(const Training* training, const floating* arena) noexcept nogil:
@@ -106,6 +96,7 @@ cdef void _end_epoch(Training* training, const floating* arena) noexcept nogil:
 
 cdef void _take_step(Training* training, floating* arena, const Batch* batch, int share, int shares) noexcept nogil:
     cdef Py_ssize_t place = 0, end
+    cdef double scale
     while place < training.count and training.operations[place].code == PACK:
         _pack_rows(training, training.operations + place, arena, share, shares)
         place = place + 1
@@ -124,6 +115,11 @@ cdef void _take_step(Training* training, floating* arena, const Batch* batch, in
     if share == 0:
         _sum_up(training, batch)
     _operate_by_tiles(training, place, training.count, arena, batch, share, shares)
+    if training.optimizer.has_norm_limit:
+        nnfast_wait(&training.team.barrier, shares)
+        scale = _scale_of_kept(training, arena)
+        nnfast_wait(&training.team.barrier, shares)     # all have read what some now change
+        _operate_on_kept(training, arena, batch, <floating>scale, share, shares)
     nnfast_wait(&training.team.barrier, shares)
 
 
@@ -136,13 +132,14 @@ cdef void _train_share(Training* training, floating* arena) noexcept nogil:
     while not training.stops:
         batch.step = epoch * training.steps + step
         batch.first = (0 if training.order == NULL else epoch * training.rows) + step * training.batch_size
+        batch.settings = training.settings[batch.step]
         batch.rows = training.batch_size
         if batch.rows > training.rows - step * training.batch_size:
             batch.rows = training.rows - step * training.batch_size
         _take_step(training, arena, &batch, share, shares)
-        if share == 0 and training.optimizer.penalty != 0:
-            training.progress.loss += (0.5 * training.optimizer.penalty * batch.rows
-                                       * _total(training.sums_of_squares, _tiles(training, _panel_columns(arena))))
+        if share == 0 and _is_penalized(&batch):
+            training.progress.loss += batch.settings.weight * _total(
+                training.penalties, _tiles(training, _panel_columns(arena)))
         step = step + 1
         if step == training.steps and not training.lost:
             step = 0
@@ -162,11 +159,14 @@ def train(
     const floating[:, ::1] targets,     # in   (N, O)  empty where it takes labels
     const int64_t[:, ::1] order,    # in   (epochs, N)     rows of x, batch after batch; (epochs, 0): as they come
     const uint64_t[:, ::1] keys,    # in   (epochs * steps, dropouts)
-    const uint8_t[:, :, ::1] masks,     # in   (steps of this call at most, batch_size, columns)   or no columns
+    const uint8_t[:, :, ::1] masks,     # in   (most_steps, batch_size, columns)   or no columns
+    const double[::1] weights,      # in   (N,)    of the rows; empty: all are 1
     const Optimizer[::1] optimizer,     # in   (1,)
+    const StepSettings[::1] settings,   # in   (epochs * steps,)
     double[::1] losses,             # scratch (batch_size,)
     int32_t[::1] correct,           # scratch (batch_size,)
-    double[::1] sums_of_squares,    # scratch, of each tile of weights
+    double[::1] penalties,          # scratch, of each tile of weights
+    double[::1] squares,            # likewise, if there is a limit of the norm
     floating[::1] finished,         # out  (size,) or empty    weights and states of the last finished epoch
     double[::1] epoch_losses,       # out  (epochs,)
     int64_t[::1] epoch_correct,     # out  (epochs,)
@@ -178,7 +178,8 @@ def train(
     Py_ssize_t scratch,             # where in the arena each thread has memory of its own
     Py_ssize_t scratch_size,        # how much
     bint checks_data,               # whether it is finite
-    double seconds,                 # after which to return
+    Py_ssize_t most_steps,          # after which to return, at least 1
+    double seconds,                 # likewise
     int num_threads,
 ):
     """Steps of some epochs, from where the progress is, until they or the time are over or a value is not finite."""
@@ -197,8 +198,11 @@ def train(
     own_optimizer, own_progress = optimizer[0], progress[0]
     room.arena, room.labels, room.finished = arena.shape[0], labels.shape[0], finished.shape[0]
     room.target_rows, room.target_columns = targets.shape[0], targets.shape[1]
-    room.order_columns, room.key_rows, room.mask_rows = order.shape[1], keys.shape[0], masks.shape[1]
-    room.losses, room.correct, room.sums_of_squares = losses.shape[0], correct.shape[0], sums_of_squares.shape[0]
+    room.order_columns, room.key_rows = order.shape[1], keys.shape[0]
+    room.mask_steps, room.mask_rows = masks.shape[0], masks.shape[1]
+    room.losses, room.correct, room.penalties = losses.shape[0], correct.shape[0], penalties.shape[0]
+    room.squares = squares.shape[0]
+    room.weights, room.settings = weights.shape[0], settings.shape[0]
     room.epoch_losses, room.epoch_correct = epoch_losses.shape[0], epoch_correct.shape[0]
     memset(&training, 0, sizeof(training))
     training.is_outside = &is_outside
@@ -210,14 +214,17 @@ def train(
     training.keys = &keys[0, 0] if keys.shape[0] and keys.shape[1] else NULL
     training.dropouts = keys.shape[1]
     training.masks = &masks[0, 0, 0] if masks.shape[0] and masks.shape[1] and masks.shape[2] else NULL
-    training.masked_steps, training.mask_row = masks.shape[0], masks.shape[2]
+    training.mask_row, training.most_steps = masks.shape[2], most_steps
     training.order = &order[0, 0] if order.shape[0] and order.shape[1] else NULL
     training.row_bytes = x.shape[1] * <Py_ssize_t>sizeof(x[0, 0])
     training.fetches_ahead = order.shape[1] > 0 and x.shape[0] * training.row_bytes > FETCHED_FROM
     training.epochs, training.optimizer = order.shape[0], &own_optimizer
     training.losses = &losses[0] if losses.shape[0] else NULL
     training.correct = &correct[0] if correct.shape[0] else NULL
-    training.sums_of_squares = &sums_of_squares[0] if sums_of_squares.shape[0] else NULL
+    training.penalties = &penalties[0] if penalties.shape[0] else NULL
+    training.squares = &squares[0] if squares.shape[0] else NULL
+    training.weights = &weights[0] if weights.shape[0] else NULL
+    training.settings = &settings[0] if settings.shape[0] else NULL
     training.finished, training.size = &finished[0] if finished.shape[0] else NULL, size
     training.epoch_losses = &epoch_losses[0] if epoch_losses.shape[0] else NULL
     training.epoch_correct = &epoch_correct[0] if epoch_correct.shape[0] else NULL
@@ -233,7 +240,8 @@ def train(
     _check_alignment(<uintptr_t>&arena[0] | <uintptr_t>training.targets | <uintptr_t>training.finished,
                      sizeof(arena[0]))
     _check_alignment(<uintptr_t>training.order | <uintptr_t>training.labels | <uintptr_t>training.keys
-                     | <uintptr_t>training.losses | <uintptr_t>training.sums_of_squares
+                     | <uintptr_t>training.losses | <uintptr_t>training.penalties | <uintptr_t>training.weights
+                     | <uintptr_t>training.settings | <uintptr_t>training.squares
                      | <uintptr_t>training.epoch_losses | <uintptr_t>training.epoch_correct, sizeof(double))
     _check_alignment(<uintptr_t>training.correct, sizeof(int32_t))
     own_operations = <Operation*>PyMem_Calloc(training.count, sizeof(Operation))

@@ -40,12 +40,14 @@ cdef void _gather(
 
 
 cdef void _update(
-    const Optimizer* optimizer, const Batch* batch, const floating* gradient, floating* parameter, floating* state,
+    const Optimizer* optimizer, const Batch* batch, floating* gradient, floating* parameter, floating* state,
     Py_ssize_t size, Py_ssize_t n,
 ) noexcept nogil:
     """One step of the optimiser on n parameters; a second state follows the first after `size` elements."""
     cdef double updates = <double>(optimizer.updates + batch.step + 1)
-    cdef floating lr = <floating>optimizer.lr, first = <floating>optimizer.first, second = <floating>optimizer.second
+    cdef floating lr = <floating>batch.settings.lr, first = <floating>optimizer.first
+    if optimizer.has_limit:
+        _limit(gradient, <floating>optimizer.limit, n)
     if optimizer.rule == SGD:
         _sgd_step_chunk(gradient, parameter, lr, 0, n)
     elif optimizer.rule == MOMENTUM:
@@ -59,9 +61,10 @@ cdef void _update(
     else:
         _adam_step_chunk(
             gradient, parameter, state, state + size,
-            <floating>(optimizer.lr * sqrt(1 - pow(optimizer.second, updates)) / (1 - pow(optimizer.first, updates))),
+            <floating>(batch.settings.lr * sqrt(1 - pow(optimizer.second, updates))
+                       / (1 - pow(optimizer.first, updates))),
             <floating>(1 - optimizer.first), <floating>(1 - optimizer.second),
-            <floating>(1 - optimizer.lr * optimizer.weight_decay), 0, n)
+            <floating>(1 - batch.settings.lr * optimizer.weight_decay), 0, n)
 
 
 cdef void _copy_columns(
@@ -93,18 +96,63 @@ cdef bint _columns_in_place(
     return True
 
 
+cdef double _sum_of(const floating* x, Py_ssize_t n, bint squares) noexcept nogil:
+    """The squares of x (n,), or its magnitudes, added up in LANES parts: one after the other, each addition waits for
+    the last (an L2 penalty made a step of 784-50-10 1.34 times as long, an L1 penalty 2.3 times; now 1.02)."""
+    cdef double parts[LANES]
+    cdef Py_ssize_t i, j
+    for j in range(LANES):
+        parts[j] = 0
+    for i in range(n // LANES):
+        if squares:
+            for j in range(LANES):
+                parts[j] += <double>x[i * LANES + j] * x[i * LANES + j]
+        else:
+            for j in range(LANES):
+                parts[j] += fabs(<double>x[i * LANES + j])
+    for i in range(n // LANES * LANES, n):
+        parts[0] += <double>x[i] * x[i] if squares else fabs(<double>x[i])
+    for j in range(1, LANES):
+        parts[0] += parts[j]
+    return parts[0]
+
+
 cdef void _decay(
-    const floating* weights, floating* gradient, floating penalty, Py_ssize_t n, Py_ssize_t tile, double* sums
+    const floating* weights, floating* gradient, double l2, double l1, Py_ssize_t n, Py_ssize_t tile, double* penalties
 ) noexcept nogil:
-    """Add the penalty's gradient; sums takes each tile's squared weights."""
-    cdef Py_ssize_t i, first = 0
-    cdef double total
+    """Add the gradient of l2 / 2 * sum(w**2) + l1 * sum(|w|); penalties takes each tile's part of that."""
+    cdef Py_ssize_t i, first = 0, size
+    cdef floating square = <floating>l2, magnitude = <floating>l1
+    for i in range(n):
+        gradient[i] += square * weights[i]
+    if l1 != 0:
+        for i in range(n):
+            gradient[i] += ((magnitude if weights[i] > 0 else <floating>0.)
+                            - (magnitude if weights[i] < 0 else <floating>0.))
     while first < n:
-        total = 0
-        for i in range(first, n if n - first < tile else first + tile):
-            total += <double>weights[i] * weights[i]
-            gradient[i] += penalty * weights[i]
-        sums[first // tile] = total
+        size = n - first if n - first < tile else tile
+        penalties[first // tile] = 0.5 * l2 * _sum_of(weights + first, size, True)
+        if l1 != 0:
+            penalties[first // tile] += l1 * _sum_of(weights + first, size, False)
+        first = first + tile
+
+
+cdef void _limit(floating* gradient, floating limit, Py_ssize_t n) noexcept nogil:
+    """NaN stays."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        gradient[i] = limit if gradient[i] > limit else -limit if gradient[i] < -limit else gradient[i]
+
+
+cdef void _keep_gradient(
+    const floating* gradient, floating* kept, Py_ssize_t n, Py_ssize_t tile, double* squares
+) noexcept nogil:
+    """Until the norm is known, to which squares adds each tile's part."""
+    cdef Py_ssize_t first = 0, rows
+    memcpy(kept, gradient, n * sizeof(gradient[0]))
+    while first < n:
+        rows = n - first if n - first < tile else tile
+        squares[first // tile] = _sum_of(gradient + first, rows, True)
         first = first + tile
 
 
@@ -127,11 +175,16 @@ cdef void _update_panel(
     cdef Py_ssize_t rows = last - first, place = column * operation.inputs + first * width
     cdef Py_ssize_t tiles = (operation.inputs + TILE_ROWS - 1) // TILE_ROWS
     cdef floating* weights = arena + operation.weights + place
-    if training.optimizer.penalty != 0:
-        _decay(weights, gradient, <floating>training.optimizer.penalty, rows * width, TILE_ROWS * width,
-               training.sums_of_squares + tiles_before + column // _panel_columns(arena) * tiles + first // TILE_ROWS)
+    cdef Py_ssize_t tile = tiles_before + column // _panel_columns(arena) * tiles + first // TILE_ROWS
+    if _is_penalized(batch):
+        _decay(weights, gradient, batch.settings.l2, batch.settings.l1, rows * width, TILE_ROWS * width,
+               training.penalties + tile)
     if training.optimizer.rule == GRADIENT:
         _store_gradient(gradient, rows, width, operation, first, column)
+        return
+    if training.optimizer.has_norm_limit:
+        _keep_gradient(gradient, arena + operation.gradient + place, rows * width, TILE_ROWS * width,
+                       training.squares + tile)
         return
     _update(training.optimizer, batch, gradient, weights, arena + operation.state + place,
             operation.inputs * _padded(operation.outputs, arena), rows * width)
@@ -216,6 +269,8 @@ cdef void _update_bias(
     if training.optimizer.rule == GRADIENT:
         columns = operation.outputs - first_column if operation.outputs - first_column < columns else columns
         memcpy(<floating*><uintptr_t>operation.bias_array + first_column, gradient, columns * sizeof(gradient[0]))
+    elif training.optimizer.has_norm_limit:
+        memcpy(arena + operation.bias_gradient + first_column, gradient, columns * sizeof(gradient[0]))
     else:
         _update(training.optimizer, batch, gradient, arena + operation.bias + first_column,
                 arena + operation.bias_state + first_column, _padded(operation.outputs, arena), columns)
@@ -323,3 +378,87 @@ cdef void _operate_by_tiles(
             position = position + tiles * cost
             column = last_column
         tiles_before = tiles_before + tiles * _panel_count(operation.outputs, _panel_columns(arena))
+
+
+cdef Py_ssize_t _tiles(const Training* training, Py_ssize_t panel_columns) noexcept nogil:
+    """Tiles of weights that are updated."""
+    cdef Py_ssize_t place, count = 0
+    for place in range(training.count):
+        if training.operations[place].code == UPDATE:
+            count = count + ((training.operations[place].inputs + TILE_ROWS - 1) // TILE_ROWS
+                             * _panel_count(training.operations[place].outputs, panel_columns))
+    return count
+
+
+cdef double _scale_of_kept(const Training* training, const floating* arena) noexcept nogil:
+    """By which to multiply all gradients so that their norm is at most the limit; the same in every thread."""
+    cdef const Operation* operation
+    cdef const floating* dgamma
+    cdef Py_ssize_t place, padded
+    cdef double norm, total = _total(training.squares, _tiles(training, _panel_columns(arena)))
+    for place in range(training.count):
+        operation = training.operations + place
+        padded = _padded(operation.outputs, arena)
+        if operation.code == UPDATE:
+            total += _sum_of(arena + operation.bias_gradient, operation.outputs, True)
+        elif operation.code == BATCH_NORMALIZATION_BACKWARD:
+            dgamma = arena + operation.statistics + 5 * padded
+            total += (_sum_of(dgamma, operation.outputs, True)
+                      + _sum_of(dgamma + padded, operation.outputs, True))
+    norm = sqrt(total)
+    return training.optimizer.limit / norm if norm > training.optimizer.limit else 1.
+
+
+cdef void _update_scaled(
+    const Optimizer* optimizer, const Batch* batch, floating scale, floating* gradient, floating* parameter,
+    floating* state, Py_ssize_t size, Py_ssize_t n,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        gradient[i] = scale * gradient[i]
+    _update(optimizer, batch, gradient, parameter, state, size, n)
+
+
+cdef void _update_from_kept(
+    const Training* training, const Operation* operation, floating* arena, const Batch* batch, floating scale,
+    int share, int shares,
+) noexcept nogil:
+    """A thread's rows of an operation's weights, or its columns of what is a vector."""
+    cdef Py_ssize_t panel_columns = _panel_columns(arena), inputs = operation.inputs, outputs = operation.outputs
+    cdef Py_ssize_t padded = _padded(outputs, arena), blocks = (inputs + TILE_ROWS - 1) // TILE_ROWS, column = 0
+    cdef Py_ssize_t first = blocks * share // shares * TILE_ROWS, last = blocks * (share + 1) // shares * TILE_ROWS
+    cdef Py_ssize_t first_column = outputs * share // shares, columns = outputs * (share + 1) // shares - first_column
+    cdef Py_ssize_t width, place
+    cdef floating* bias_gradient
+    if operation.code == BATCH_NORMALIZATION_BACKWARD:
+        bias_gradient = arena + operation.statistics + 6 * padded
+        _update_scaled(
+            training.optimizer, batch, scale, bias_gradient - padded + first_column,
+            arena + operation.weights + first_column, arena + operation.state + first_column, padded, columns)
+    else:
+        bias_gradient = arena + operation.bias_gradient
+        last = last if last < inputs else inputs
+        while column < padded:
+            width = _width_from(column, padded, panel_columns)
+            place = column * inputs + first * width
+            _update_scaled(training.optimizer, batch, scale, arena + operation.gradient + place,
+                           arena + operation.weights + place, arena + operation.state + place, inputs * padded,
+                           (last - first) * width)
+            if operation.transposed >= 0:
+                _transpose_rows(arena + operation.weights + place, first, last, width, column, outputs, inputs,
+                                arena + operation.transposed)
+            column = column + width
+    _update_scaled(training.optimizer, batch, scale, bias_gradient + first_column,
+                   arena + operation.bias + first_column, arena + operation.bias_state + first_column, padded, columns)
+
+
+cdef void _operate_on_kept(
+    const Training* training, floating* arena, const Batch* batch, floating scale, int share, int shares
+) noexcept nogil:
+    """A thread's part of all updates, from the gradients that were kept."""
+    cdef Py_ssize_t place
+    cdef int64_t code
+    for place in range(training.count):
+        code = training.operations[place].code
+        if code == UPDATE or code == BATCH_NORMALIZATION_BACKWARD:
+            _update_from_kept(training, training.operations + place, arena, batch, scale, share, shares)

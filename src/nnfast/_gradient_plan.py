@@ -26,7 +26,8 @@ class GradientPlan(_plan.PlanBase):
     def __init__(self, network: "Network", batch_size: int) -> None:
         super().__init__(network, 0, batch_size, packs=True)
         self._parts = _parts(network)
-        self._gradient_settings = self._settings("gradient")
+        self._optimizer = self._described("gradient")
+        self._settings = np.zeros(1, _plan.SETTINGS)
         self._in_use = threading.RLock()
         self._forks = _kernels.forks()
         operations = self._layout.operations
@@ -90,11 +91,12 @@ class GradientPlan(_plan.PlanBase):
             for one in self._layout.trained:
                 if type(one.layer) is BatchNormalization:
                     self._pack(one.array, one.offset, one.size)
-        self._gradient_settings["penalty"] = self.network.weight_decay_lambda
+        self._settings["weight"] = x.shape[0]
+        self._settings["l2"], self._settings["l1"] = self.network.weight_decay_lambda, self.network.l1_lambda
         losses, correct, progress = np.zeros(1), np.zeros(1, np.int64), np.zeros(1, _plan.PROGRESS)
         masks = self._draw_masks([x.shape[0]], x.shape[0])
-        self._run(x, t, _AS_THEY_COME, keys, masks, self._gradient_settings, losses, correct, progress, x.shape[0],
-                  False, min(self._most_threads, self.wanted_threads(x.shape[0])), 0.0)
+        self._run(x, t, _AS_THEY_COME, keys, masks, _plan.NO_WEIGHTS, self._optimizer, self._settings, losses, correct,
+                  progress, x.shape[0], False, 1, min(self._most_threads, self.wanted_threads(x.shape[0])), 0.0)
         for layer, first, last in self._layout.drawn:
             layer.mask = masks[0, :, first:last].view(bool)     # as the book's layer would leave it
         if self._layout.statistics:

@@ -68,6 +68,7 @@ class Contents:
     loss: Any
     dtype: np.dtype
     weight_decay_lambda: float
+    l1_lambda: float
 
 
 @dataclass
@@ -115,7 +116,7 @@ def _description(network: "Network") -> dict[str, Any]:
     if _LOSSES.get(loss) is not type(network.last_layer):
         raise TypeError(f"the loss is a {loss}, but only nnfast's own losses can be saved; keep params instead")
     return {"format_version": FORMAT_VERSION, "dtype": network.dtype.name, "layers": layers, "loss": loss,
-            "weight_decay_lambda": float(network.weight_decay_lambda)}
+            "weight_decay_lambda": float(network.weight_decay_lambda), "l1_lambda": float(network.l1_lambda)}
 
 
 def _arrays(network: "Network") -> Iterator[tuple[str, np.ndarray]]:
@@ -176,6 +177,7 @@ def _parsed(text: str) -> dict[str, Any]:
     _require(_is_one_of(description.get("dtype"), _DTYPES), "has a dtype that is neither float32 nor float64")
     _require(_is_one_of(description.get("loss"), _LOSSES), "has a loss that nnfast has not")
     _require(_is_number(description.get("weight_decay_lambda"), 0), "has a weight decay that is no number of at least 0")
+    _require(_is_number(description.get("l1_lambda", 0), 0), "has an L1 penalty that is no number of at least 0")
     layers = description.get("layers")
     _require(isinstance(layers, list) and layers, "describes no layers")
     found: dict[str, Any] = description
@@ -249,7 +251,8 @@ def _built(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
     except (TypeError, ValueError) as error:    # what only a layer refuses, such as the range of a setting
         raise _FlawError(f"describes a layer that cannot be: {error}") from error
     loss = _LOSSES[description["loss"]]()
-    return Contents(layers, loss, np.dtype(description["dtype"]), float(description["weight_decay_lambda"]))
+    return Contents(layers, loss, np.dtype(description["dtype"]), float(description["weight_decay_lambda"]),
+                    float(description.get("l1_lambda", 0)))
 
 
 def _compare_names(found: Iterable[str], expected: Iterable[str]) -> None:

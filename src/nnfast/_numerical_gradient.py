@@ -252,11 +252,12 @@ class Perturbation:
 
     def _add_penalty(self) -> None:
         """Of the weights of Affine layers."""
-        strength = 0.5 * self._network.weight_decay_lambda
-        for key, array in self._network.params.items() if strength else ():
+        l2, l1, h = 0.5 * self._network.weight_decay_lambda, self._network.l1_lambda, self._h
+        for key, array in self._network.params.items() if l2 or l1 else ():
             if key.startswith("W"):
                 W = np.asarray(array, np.float64)
-                self._gradients[key] += strength * ((W + self._h) ** 2 - (W - self._h) ** 2) / (2 * self._h)
+                difference = l2 * ((W + h) ** 2 - (W - h) ** 2) + l1 * (np.abs(W + h) - np.abs(W - h))
+                self._gradients[key] += difference / (2 * h)
 
 
 _NO_KINKS = np.empty((0, 0), np.int32)

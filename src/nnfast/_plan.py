@@ -8,6 +8,7 @@ and `obstacle` says why.
 Layout of an operation: `_core_plan.pxi`; how the list is walked: `_core_step.pxi`.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -30,13 +31,19 @@ _OPERATION = np.dtype(
     [(name, np.int64) for name in (
         "code", "inputs", "outputs", "x", "x_row", "y", "y_row", "weights", "bias", "transposed", "state", "bias_state",
         "normalized", "statistics", "looks_for_zeros", "number", "mask", "array", "bias_array",
+        "gradient", "bias_gradient",
     )]
     + [("setting", np.float64)]
 )
 _OPTIMIZER = np.dtype(
-    [("rule", np.int64), ("updates", np.int64)]
-    + [(name, np.float64) for name in ("lr", "first", "second", "weight_decay", "penalty")]
+    [(name, np.int64) for name in ("rule", "updates", "has_limit", "has_norm_limit")]
+    + [(name, np.float64) for name in ("first", "second", "weight_decay", "limit")]
 )
+SETTINGS = np.dtype([(name, np.float64) for name in ("lr", "weight", "l2", "l1")])
+"""Of one step: learning rate, what the rows' losses are divided by, strengths of the penalties."""
+
+NO_WEIGHTS = np.empty(0)
+"""Of rows that all weigh 1."""
 
 PROGRESS = np.dtype(
     [(name, np.int64) for name in ("epoch", "step", "correct")] + [("loss", np.float64), ("is_finite", np.int64)]
@@ -158,7 +165,9 @@ class Trained:
 class _Layout:
     """Operations, and the places in the arena that they refer to."""
 
-    def __init__(self, network: "Network", states: int, batch_size: int, packs: bool) -> None:
+    def __init__(
+        self, network: "Network", states: int, batch_size: int, packs: bool, keeps_gradients: bool
+    ) -> None:
         self.kept = 0       # elements of what outlives a step: parameters, states and statistics
         self.size = 0       # and of all the rest, which follows it
         self._list: list[dict[str, float]] = []
@@ -172,12 +181,13 @@ class _Layout:
         self._dtype = network.dtype
         self._states = states
         self._packs = packs
+        self._keeps_gradients = keeps_gradients
         self._batch_size = batch_size
         inputs: Any = network.inputs    # known: it would have been an obstacle
         self._lay_out(list(network.layers.values()), inputs, network.last_layer)
         self.operations = np.array(
             [tuple(one.get(name, 0) for name in _OPERATION.names or ()) for one in self._list], _OPERATION)
-        for name in ("x", "y", "transposed", "normalized"):
+        for name in ("x", "y", "transposed", "normalized", "gradient", "bias_gradient"):
             offsets = self.operations[name]
             offsets[offsets >= 0] += self.kept
         is_backward = (self.operations["code"] == self._kernels.OPERATION_CODES["PRODUCT"]) & (self.operations["bias"] < 0)
@@ -323,6 +333,9 @@ class _Layout:
         """Add a layer's backward operation and its update; returns where the gradient is that it passes on."""
         layer, fields = link.layer, link.fields
         if isinstance(layer, Affine):
+            if self._keeps_gradients:
+                padded = self.padded(link.outputs)
+                fields = {**fields, "gradient": self._place(link.inputs * padded), "bias_gradient": self._place(padded)}
             updates.append(self._operation("UPDATE", gradient, link.outputs, link.x, inputs=link.inputs, **fields))
             if not passes_on:
                 return gradient
@@ -347,11 +360,13 @@ class PlanBase:
     Parameters and statistics lie in an arena, in panels. What `packs` does so itself, at the beginning of each step.
     """
 
-    def __init__(self, network: "Network", states: int, batch_size: int, packs: bool = False) -> None:
+    def __init__(
+        self, network: "Network", states: int, batch_size: int, *, packs: bool = False, keeps_gradients: bool = False
+    ) -> None:
         self.network = network
         self._batch_size = batch_size
         self._kernels = kernels(network.dtype)
-        self._layout = layout = _Layout(network, states, batch_size, packs)
+        self._layout = layout = _Layout(network, states, batch_size, packs, keeps_gradients)
         _forks.draws(network)
         for layer, _, _ in layout.drawn:
             _forks.draws(layer)
@@ -368,13 +383,14 @@ class PlanBase:
         self._losses = np.zeros(batch_size)
         self._correct = np.zeros(batch_size, np.int32)
         # One for each tile, and a tile has at least 4 rows.
-        self._sums_of_squares = np.zeros(sum(
-            (one.array.shape[0] // 4 + 1) * -(-one.array.shape[-1] // panel) for one in layout.trained))
+        tiles = sum(
+            (one.array.shape[0] // 4 + 1) * -(-one.array.shape[-1] // panel) for one in layout.trained)
+        self._penalties, self._squares = np.zeros(tiles), np.zeros(tiles if keeps_gradients else 0)
 
     @property
     def nbytes(self) -> int:
         """Bytes that are allocated: the arena, what is beside it, and what the last finished epoch left."""
-        arrays = (self._layout.operations, self._arena, self._losses, self._correct, self._sums_of_squares)
+        arrays = (self._layout.operations, self._arena, self._losses, self._correct, self._penalties, self._squares)
         return sum(array.nbytes for array in arrays) + self._layout.kept * self._arena.itemsize
 
     def wanted_threads(self, rows: int) -> int:
@@ -382,19 +398,19 @@ class PlanBase:
         return _threads.for_steps(rows, self._layout.multiply_adds)
 
     def _run(
-        self, x: np.ndarray, t: np.ndarray, orders: np.ndarray, keys: np.ndarray, masks: np.ndarray,
-        settings: np.ndarray, losses: np.ndarray, correct: np.ndarray, progress: np.ndarray, batch_size: int,
-        checks_data: bool, threads: int, seconds: float,
+        self, x: np.ndarray, t: np.ndarray, orders: np.ndarray, keys: np.ndarray, masks: np.ndarray, weights: np.ndarray,
+        optimizer: np.ndarray, settings: np.ndarray, losses: np.ndarray, correct: np.ndarray, progress: np.ndarray,
+        batch_size: int, checks_data: bool, most_steps: int, threads: int, seconds: float,
     ) -> None:
-        """Steps in compiled code on at most so many threads, until some seconds are over."""
+        """At most so many steps in compiled code on at most so many threads, until some seconds are over."""
         nothing = np.empty((0, 0), self._arena.dtype)
         labels, targets = (t, nothing) if t.dtype == np.int64 else (np.empty(0, np.int64), t)
         train = self._kernels.train if x.dtype == self._arena.dtype else self._kernels.train_converting
         train(
-            x, self._layout.operations, self._arrays, self._arena, labels, targets, orders, keys, masks, settings,
-            self._losses, self._correct, self._sums_of_squares, self._finished, losses, correct, progress,
+            x, self._layout.operations, self._arrays, self._arena, labels, targets, orders, keys, masks, weights, optimizer,
+            settings, self._losses, self._correct, self._penalties, self._squares, self._finished, losses, correct, progress,
             self._layout.kept, batch_size, self._block_rows, self._group, self._scratch,
-            self._scratch_size, checks_data, seconds,
+            self._scratch_size, checks_data, most_steps, seconds,
             min(threads, _threads.get_num_threads()),
         )
 
@@ -406,12 +422,11 @@ class PlanBase:
                 mask[:rows, first:last] = np.random.rand(rows, last - first) > layer.dropout_ratio
         return masks
 
-    def _settings(self, rule: str) -> np.ndarray:
-        """The optimiser's, as compiled code takes them."""
-        settings = np.zeros(1, _OPTIMIZER)
-        settings["rule"] = self._kernels.OPTIMIZER_RULES[rule]
-        settings["penalty"] = self.network.weight_decay_lambda
-        return settings
+    def _described(self, rule: str) -> np.ndarray:
+        """An optimiser as compiled code takes it."""
+        optimizer = np.zeros(1, _OPTIMIZER)
+        optimizer["rule"] = self._kernels.OPTIMIZER_RULES[rule]
+        return optimizer
 
     def _load_statistics(self) -> None:
         for layer, offset in self._layout.statistics:
@@ -445,62 +460,104 @@ class Plan(PlanBase):
     There must be no `obstacle`.
     """
 
-    def __init__(self, network: "Network", optimizer: Any, batch_size: int) -> None:
-        super().__init__(network, len(optimizer._states), batch_size)
+    def __init__(
+        self, network: "Network", optimizer: Any, batch_size: int, weights: np.ndarray = NO_WEIGHTS,
+        clip_value: float | None = None, clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(network, len(optimizer._states), batch_size, keeps_gradients=clip_norm is not None)
         self.optimizer = optimizer
+        self._weights = weights
+        self._clip_value, self._clip_norm = clip_value, clip_norm
         self._has_seen_data = False     # and found them finite
         workload = batch_size, self._layout.multiply_adds, self._most_threads
         self._pace = network._paces.setdefault(workload, _threads.Pace(self._most_threads))
 
     def train(
-        self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None]
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None], *,
+        rates: np.ndarray | None = None, deadline: float = math.inf, watch: Callable[[int, float], bool] | None = None,
+    ) -> list[tuple[float, int, int]]:
         """Train on all rows for some epochs, the first of which has a number; `told` hears of every so many steps.
 
         x may hold NaN or infinity: the first epoch looks at each row when it reads it, and refuses them.
+        rates: by which each step's learning rate is multiplied. deadline: of `time.perf_counter`, after which the step that
+        runs is the last one. watch: called after each step of one epoch with its number in it and its loss, the network as
+        it is then; says whether the step shall be the last one.
 
-        Returns by epoch the sum of the rows' losses, and how many were classified right. Stopped on the way by an
-        exception, everything is as after the last finished epoch.
+        Returns by epoch the mean loss, how many rows were classified right, and how many there were: fewer in the last
+        one that ended early. Stopped on the way by an exception, everything is as after the last finished epoch.
         """
         generator = self.network.generator
         before, updates = generator.bit_generator.state, getattr(self.optimizer, "iter", 0)
         progress = np.zeros(1, PROGRESS)
+        is_over = has_stored = False
         losses, correct = np.zeros(epochs), np.zeros(epochs, np.int64)
         steps = -(-x.shape[0] // self._batch_size)
-        if epochs > 1 and not self._finished.size:
+        if (epochs > 1 or watch is not None) and not self._finished.size:
             self._finished = _aligned_zeros(self._layout.kept, x.dtype)
         try:
             orders, keys = self._draw(x.shape[0], epochs, steps, shuffle)
             self._load()
-            settings = self._optimizer_settings()
+            if watch is not None:
+                self._finished[:] = self._arena[: self._layout.kept]
+            optimizer = self._optimizer_described()
+            weights = self._weights_of_steps(orders, x.shape[0], steps)
+            settings = self._settings_of_steps(weights, rates)
             masks = np.empty((0, 0, 0), np.uint8)
-            while progress["epoch"] < epochs:
-                taken = int(progress["epoch"][0] * steps + progress["step"][0])
+            while not is_over:
+                before_them, loss_before = _steps_taken(progress, steps), float(progress["loss"][0])
                 if self._layout.drawn and not masks.shape[0]:
-                    masks = self._masks_from(taken, epochs * steps, x.shape[0])
+                    masks = self._masks_from(before_them, epochs * steps, x.shape[0])
+                threads, seconds = self._pace.next()
                 started = time.perf_counter()
-                self._run(x, t, orders, keys, masks, settings, losses, correct, progress, self._batch_size,
-                          not self._has_seen_data, *self._pace.next())
-                taken = int(progress["epoch"][0] * steps + progress["step"][0]) - taken
-                self._pace.learn((time.perf_counter() - started) / max(taken, 1))
-                masks = masks[taken:]       # time may have been over before all were used
-                told(taken)
+                most = 1 if watch is not None else len(masks) if self._layout.drawn else epochs * steps
+                self._run(x, t, orders, keys, masks, self._weights, optimizer, settings, losses, correct, progress,
+                          self._batch_size, not self._has_seen_data, most, threads,
+                          min(seconds, max(deadline - started, 0)))
+                taken = _steps_taken(progress, steps)
+                self._pace.learn((time.perf_counter() - started) / max(taken - before_them, 1))
+                masks = masks[taken - before_them :]    # time may have been over before all were used
+                told(taken - before_them)
                 if not progress["is_finite"]:
                     _validation.all_finite("x", x.astype(self._arena.dtype, copy=False))
                     number += int(progress["epoch"][0])
                     loss, step = float(progress["loss"][0]), int(progress["step"][0])
                     _validation.loss_is_finite(loss, number, step, self.optimizer, x, t)
                     _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
-            self._store(self._arena, updates + epochs * steps)
+                is_over = taken == epochs * steps or time.perf_counter() > deadline
+                if watch is not None:
+                    loss = float(losses[0] if taken == steps else progress["loss"][0]) - loss_before
+                    has_stored = True
+                    self._store(self._arena, updates + taken)
+                    is_over = watch(taken, loss / (weights[taken - 1] or 1)) or is_over
+                    self._load()    # what the watcher may have changed
+                    if not is_over:
+                        next_one = slice(taken, taken + 1)
+                        settings[next_one] = self._settings_of_steps(
+                            weights[next_one], None if rates is None else rates[next_one])
+            if taken % steps:   # at the end of an epoch, compiled code looks
+                number += int(progress["epoch"][0])
+                _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
+            begun = -(-taken // steps)
+            if begun < epochs:
+                generator.bit_generator.state = before
+                self._draw(x.shape[0], begun, steps, shuffle)
+            self._store(self._arena, updates + taken)
         except BaseException:   # also Ctrl-C between two arrays that are stored
             finished = int(progress["epoch"][0])
             generator.bit_generator.state = before
             self._draw(x.shape[0], finished, steps, shuffle)
-            if finished:
+            if finished or has_stored:
                 self._store(self._finished if self._finished.size else self._arena, updates + finished * steps)
             raise
         self._has_seen_data = True
-        return losses, correct
+        if taken % steps:   # the last epoch is unfinished
+            losses[begun - 1], correct[begun - 1] = progress["loss"][0], progress["correct"][0]
+        results = []
+        for epoch in range(begun):
+            first, last = epoch * steps, min((epoch + 1) * steps, taken)
+            rows = min((last - first) * self._batch_size, x.shape[0])
+            results.append((float(losses[epoch] / (weights[first:last].sum() or 1)), int(correct[epoch]), rows))
+        return results
 
     def _draw(self, rows: int, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
         """Orders of the rows and keys of the masks, as the layers one by one would draw them."""
@@ -520,14 +577,33 @@ class Plan(PlanBase):
         firsts = (number % in_an_epoch * self._batch_size for number in range(step, min(steps, step + most)))
         return self._draw_masks([min(self._batch_size, rows - first) for first in firsts], self._batch_size)
 
-    def _optimizer_settings(self) -> np.ndarray:
+    def _optimizer_described(self) -> np.ndarray:
         rule, names = _OPTIMIZERS[type(self.optimizer)]
-        settings = self._settings(rule)
-        settings["updates"] = getattr(self.optimizer, "iter", 0)
-        settings["lr"] = self.optimizer.lr
+        optimizer = self._described(rule)
+        optimizer["updates"] = getattr(self.optimizer, "iter", 0)
         for place, name in zip(("first", "second"), names, strict=False):
-            settings[place] = getattr(self.optimizer, name)
-        settings["weight_decay"] = getattr(self.optimizer, "weight_decay", 0)
+            optimizer[place] = getattr(self.optimizer, name)
+        optimizer["weight_decay"] = getattr(self.optimizer, "weight_decay", 0)
+        if self._clip_value is not None:
+            optimizer["has_limit"], optimizer["limit"] = True, self._clip_value
+        if self._clip_norm is not None:
+            optimizer["has_norm_limit"], optimizer["limit"] = True, self._clip_norm
+        return optimizer
+
+    def _weights_of_steps(self, orders: np.ndarray, rows: int, steps: int) -> np.ndarray:
+        """What the rows of each step of all epochs weigh together."""
+        firsts = np.arange(0, rows, self._batch_size)
+        if not self._weights.size:
+            return np.tile(np.minimum(self._batch_size, rows - firsts).astype(float), len(orders))
+        if not orders.shape[1]:
+            return np.tile(np.add.reduceat(self._weights, firsts), len(orders))
+        return np.concatenate([np.add.reduceat(self._weights[order], firsts) for order in orders])
+
+    def _settings_of_steps(self, weights: np.ndarray, rates: np.ndarray | None) -> np.ndarray:
+        settings = np.zeros(len(weights), SETTINGS)
+        settings["lr"] = self.optimizer.lr if rates is None else self.optimizer.lr * rates
+        settings["weight"] = weights
+        settings["l2"], settings["l1"] = self.network.weight_decay_lambda, self.network.l1_lambda
         return settings
 
     def _parameters(self) -> dict[str, np.ndarray]:
@@ -556,6 +632,10 @@ class Plan(PlanBase):
         self._store_statistics(memory)
         if hasattr(self.optimizer, "iter"):
             self.optimizer.iter = updates
+
+
+def _steps_taken(progress: np.ndarray, steps: int) -> int:
+    return int(progress["epoch"][0] * steps + progress["step"][0])
 
 
 def _aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The only place that refuses a user's input; all messages live together.
+"""The only place that refuses a user's input; all messages live together, those about `fit`'s options in _fit_validation.py.
 
 A message is one sentence: which argument, what arrived, what was expected, and the remedy if there is one.
 Functions return the checked value, converted where that is harmless; an array is copied only if it must be.

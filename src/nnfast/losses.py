@@ -20,7 +20,7 @@ __all__ = ["IdentityWithLoss", "SigmoidWithLoss", "SoftmaxWithLoss"]
 class _OutputLayer(Recalling):
     """What the output layers share. A subclass prepares targets and calls its kernels."""
 
-    _remembered = ("y", "_targets")
+    _remembered = ("y", "_targets", "row_losses")
 
     #: Whether `count_correct` means something.
     is_classifier = True
@@ -30,14 +30,15 @@ class _OutputLayer(Recalling):
         self.y: np.ndarray | None = None
         self.t: ArrayLike | None = None
         self._targets: np.ndarray | None = None
+        self.row_losses: np.ndarray | None = None   # of the last call of forward_prepared
         self._outputs, self._gradients = Recycler(), Recycler()
 
     def prepare(self, t: ArrayLike, batch_size: int, outputs: int, dtype: np.dtype) -> np.ndarray:
         """Targets checked and converted once, as `forward_prepared` takes them."""
         raise NotImplementedError
 
-    def _losses(self, x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
-        """The output (B, O) and the sum of the rows' losses."""
+    def _losses(self, x: np.ndarray, targets: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float]:
+        """The output (B, O) and the sum of the rows' losses, which are written to losses (B,)."""
         raise NotImplementedError
 
     def _gradient(self, y: np.ndarray, targets: np.ndarray, dout: float) -> np.ndarray:
@@ -86,7 +87,8 @@ class _OutputLayer(Recalling):
         """`forward` for targets that `prepare` returned, which are not shown as `t`: nobody may change them."""
         self.t, self._targets = None, targets
         self.y = None   # free, unless somebody else holds it
-        self.y, total = self._losses(x, targets)
+        self.row_losses = np.empty(x.shape[0])
+        self.y, total = self._losses(x, targets, self.row_losses)
         self.loss = total / x.shape[0]
         return self.loss
 
@@ -143,10 +145,10 @@ class SoftmaxWithLoss(_OutputLayer):
         """Labels (B,)."""
         return _validation.labels(t, batch_size, outputs)
 
-    def _losses(self, x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
+    def _losses(self, x: np.ndarray, targets: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float]:
         y = self._outputs.empty(x.shape, x.dtype)
         threads = _threads.for_elements(4 * x.size)
-        total = kernels(x.dtype).softmax_cross_entropy_forward(x, targets, y, np.empty(x.shape[0]), threads)
+        total = kernels(x.dtype).softmax_cross_entropy_forward(x, targets, y, losses, threads)
         return y, total
 
     def _gradient(self, y: np.ndarray, targets: np.ndarray, dout: float) -> np.ndarray:
@@ -189,10 +191,10 @@ class SigmoidWithLoss(_OutputLayer):
         """Targets (B, O) between 0 and 1."""
         return _validation.probabilities(t, batch_size, outputs, dtype)
 
-    def _losses(self, x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
+    def _losses(self, x: np.ndarray, targets: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float]:
         y = self._outputs.empty(x.shape, x.dtype)
         threads = _threads.for_elements(16 * x.size)
-        total = kernels(x.dtype).sigmoid_cross_entropy_forward(x, targets, y, np.empty(x.shape[0]), threads)
+        total = kernels(x.dtype).sigmoid_cross_entropy_forward(x, targets, y, losses, threads)
         return y, total
 
     def _gradient(self, y: np.ndarray, targets: np.ndarray, dout: float) -> np.ndarray:
@@ -234,8 +236,8 @@ class IdentityWithLoss(_OutputLayer):
         """Targets (B, O)."""
         return _validation.targets(t, batch_size, outputs, dtype)
 
-    def _losses(self, x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
-        total = kernels(x.dtype).squared_error(x, targets, np.empty(x.shape[0]), _threads.for_elements(x.size))
+    def _losses(self, x: np.ndarray, targets: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float]:
+        total = kernels(x.dtype).squared_error(x, targets, losses, _threads.for_elements(x.size))
         return x, total
 
     def _gradient(self, y: np.ndarray, targets: np.ndarray, dout: float) -> np.ndarray:

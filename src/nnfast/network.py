@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from nnfast import (
     _files,
+    _fit,
     _gradient_plan,
     _graph_picture,
     _inference,
@@ -18,20 +19,21 @@ from nnfast import (
     _plan,
     _threads,
     _validation,
-    trainer,
 )
 from nnfast._recall import Recall, Recalling
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
+from nnfast.early_stopping import EarlyStopping
 from nnfast.layers import SAME_WIDTH, Affine, BatchNormalization, Dropout
 from nnfast.losses import SoftmaxWithLoss
 from nnfast.optimizer import SGD, Optimizer
 from nnfast.predictor import Predictor
-from nnfast.trainer import Epoch, History
+from nnfast.trainer import Epoch, History, Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from nnfast._graph_picture import Picture
+    from nnfast.schedules import Schedule
 
 __all__ = ["ACTIVATIONS", "MultiLayerNet", "MultiLayerNetExtend", "Network", "Parameters", "TwoLayerNet"]
 
@@ -127,6 +129,9 @@ class Network:
 
     weight_decay_lambda: float = 0
     """Strength of the L2 penalty lambda / 2 * sum(W**2) on the weights of all Affine layers; set by the book's shapes."""
+
+    l1_lambda: float = 0
+    """Strength of the L1 penalty lambda * sum(|W|) on the same weights."""
 
     def __init__(
         self,
@@ -403,7 +408,16 @@ class Network:
         optimizer: Optimizer | Any = None,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         shuffle: bool = True,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[int, float] | Literal["balanced"] | None = None,
+        schedule: "Schedule | None" = None,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        early_stopping: EarlyStopping | None = None,
+        metrics: Mapping[str, Callable[[ArrayLike, np.ndarray], float]] | None = None,
+        time_budget: float | None = None,
         callbacks: Iterable[Callable[[Epoch], bool | None]] = (),
+        step_callbacks: Iterable[Callable[[Step], bool | None]] = (),
         verbose: int = 0,
         progress: bool = False,
         num_threads: int | None = None,
@@ -429,8 +443,32 @@ class Network:
             Evaluated after every epoch.
         shuffle : bool, default True
             Permute the rows before every epoch; otherwise batches are consecutive slices.
+        sample_weight : array_like, optional
+            How much each row counts, shape (B,), at least 0. Losses and gradients are means with these weights, of a batch
+            or of an epoch; accuracies count rows.
+        class_weight : mapping of int to float, or "balanced", optional
+            How much the rows of a class count, besides; 1 for a class that is not in it. "balanced" makes all classes that
+            occur count the same, and a row 1 in the mean.
+        schedule : callable, optional
+            By what the optimiser's `lr` is multiplied in each step: one of `nnfast.schedules`, or a function like them.
+        clip_value : float, optional
+            Each element of a gradient, penalty included, is limited to this size, above 0.
+        clip_norm : float, optional
+            All gradients of a step together, penalty included, are multiplied by one number so that their Euclidean norm is
+            at most this, above 0. Not with `clip_value`.
+        early_stopping : EarlyStopping, optional
+            When to stop, and whether to go back to the best weights.
+        metrics : mapping of str to callable, optional
+            Evaluated on the validation data after every epoch: ``metric(t, scores)``, with the targets as they were given
+            and what `predict` gives, returns a number, which the `Epoch` and the `History` have under the name.
+        time_budget : float, optional
+            Seconds, above 0, after which the step that runs is the last one. The epoch that it is in is told of as the
+            others are, with its mean over fewer rows.
         callbacks : iterable of callables
             Each is called with an `Epoch` after every epoch, and may return True to stop.
+        step_callbacks : iterable of callables
+            Likewise with a `Step` after every step, which then costs as much more as to copy all weights twice. The epoch
+            in which one stops is told of as the others are, with its mean over fewer rows.
         verbose : int, default 0
             1 prints a line an epoch.
         progress : bool, default False
@@ -452,9 +490,11 @@ class Network:
         RuntimeError
             If another call is training this network.
         """
-        return trainer.fit(
+        return _fit.fit(
             self, x, t, epochs=epochs, batch_size=batch_size, optimizer=optimizer, validation_data=validation_data,
-            shuffle=shuffle, callbacks=callbacks, verbose=verbose, progress=progress, num_threads=num_threads,
+            shuffle=shuffle, sample_weight=sample_weight, class_weight=class_weight, schedule=schedule,
+            clip_value=clip_value, clip_norm=clip_norm, early_stopping=early_stopping, metrics=metrics, time_budget=time_budget,
+            callbacks=callbacks, step_callbacks=step_callbacks, verbose=verbose, progress=progress, num_threads=num_threads,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -529,7 +569,7 @@ class Network:
 
         found = _model_files.load(_files.as_path("path", path))
         network = Network(found.layers, found.loss, seed=seed, dtype=found.dtype)
-        network.weight_decay_lambda = found.weight_decay_lambda
+        network.weight_decay_lambda, network.l1_lambda = found.weight_decay_lambda, found.l1_lambda
         return network
 
     def draw(self, x: ArrayLike, t: ArrayLike, *, ax: "Axes | None" = None) -> "Picture":
@@ -615,7 +655,9 @@ class Network:
 
     # What training consists of
 
-    def training_step(self, x: np.ndarray, t: np.ndarray) -> tuple[float, int | None, dict[str, np.ndarray]]:
+    def training_step(
+        self, x: np.ndarray, t: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> tuple[float, int | None, dict[str, np.ndarray]]:
         """One forward and backward pass over a batch whose `x` and `t` are checked.
 
         Parameters
@@ -624,6 +666,8 @@ class Network:
             Rows of the network's dtype.
         t : ndarray
             Targets as the output layer's `prepare` returned them, or as given where it has none.
+        sample_weight : ndarray, optional
+            Weights (B,) of float64 for a mean over the rows; needs an output layer of nnfast.
 
         Returns
         -------
@@ -642,7 +686,11 @@ class Network:
                 correct = self.last_layer.count_correct(scores, t)
         else:
             loss = self.last_layer.forward(scores, t)
-        return float(loss) + self._penalty(), correct, self._backward()
+        if sample_weight is None:
+            return float(loss) + self._penalty(), correct, self._backward()
+        shares = sample_weight / (sample_weight.sum() or 1)
+        row_losses: Any = self.last_layer.row_losses
+        return float(shares @ row_losses) + self._penalty(), correct, self._backward(shares)
 
     def trains_as_given(self) -> bool:
         """Whether `training_step` is the one above, so that a plan may stand in for it."""
@@ -706,8 +754,11 @@ class Network:
             if isinstance(layer, Recalling) and not (is_stateful and recall is not None):
                 layer.forget(recall)
 
-    def _backward(self) -> dict[str, np.ndarray]:
+    def _backward(self, shares: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Gradients of the mean loss or, with shares (B,), of the sum of the rows' losses times them."""
         dout = self.last_layer.backward(1)
+        if shares is not None:
+            dout = dout * (shares * len(shares)).astype(dout.dtype)[:, np.newaxis]
         first, *others = self.layers.values()
         for layer in reversed(others):
             dout = layer.backward(dout)
@@ -715,17 +766,22 @@ class Network:
             first.backward_parameters(dout)     # nobody needs the gradient with respect to x
         else:
             first.backward(dout)
-        if self.weight_decay_lambda:
-            for layer in self.layers.values():
-                if isinstance(layer, Affine) and layer.dW is not None:
+        for layer in self.layers.values():
+            if isinstance(layer, Affine) and layer.dW is not None:
+                if self.weight_decay_lambda:
                     layer.dW += self.weight_decay_lambda * layer.W
+                if self.l1_lambda:
+                    layer.dW += self.l1_lambda * np.sign(layer.W)
         return self._collected("grads")
 
     def _penalty(self) -> float:
-        if not self.weight_decay_lambda:
-            return 0.0
         weights = [layer.W for layer in self.layers.values() if isinstance(layer, Affine)]
-        return 0.5 * self.weight_decay_lambda * sum(float(np.sum(W**2, dtype=np.float64)) for W in weights)
+        penalty = 0.0
+        if self.weight_decay_lambda:
+            penalty += 0.5 * self.weight_decay_lambda * sum(float(np.sum(W**2, dtype=np.float64)) for W in weights)
+        if self.l1_lambda:
+            penalty += self.l1_lambda * sum(float(np.sum(np.abs(W), dtype=np.float64)) for W in weights)
+        return penalty
 
 
 def _put(scores: np.ndarray, out: np.ndarray | None) -> np.ndarray:

@@ -1,16 +1,12 @@
-"""The one training loop, what it reports, and the book's `Trainer`."""
+"""What training reports, epoch by epoch, and the book's `Trainer`. The loop of `Network.fit` is in _fit.py."""
 
-import os
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from nnfast import _forks, _plan, _threads, _validation, plots
+from nnfast import _validation, plots
 from nnfast.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
 
 if TYPE_CHECKING:
@@ -19,8 +15,35 @@ if TYPE_CHECKING:
     from nnfast.network import Network
 
 __all__ = [
-    "SGD", "AdaGrad", "Adam", "Epoch", "History", "Momentum", "Nesterov", "RMSprop", "Trainer", "np",
+    "SGD", "AdaGrad", "Adam", "Epoch", "History", "Momentum", "Nesterov", "RMSprop", "Step", "Trainer", "np",
 ]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback is told after a step.
+
+    Attributes
+    ----------
+    number : int
+        This step, counted from 1 in the fit.
+    epoch : int
+        The epoch that it is in, counted from 1.
+    loss : float
+        Mean over its batch, penalty included, before its update.
+    network : Network
+        The network, with the weights after it.
+
+    Examples
+    --------
+    >>> Step(1, 1, 0.25, None)
+    Step(number=1, epoch=1, loss=0.25)
+    """
+
+    number: int
+    epoch: int
+    loss: float
+    network: "Network" = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -43,6 +66,8 @@ class Epoch:
         Examples of the epoch divided by `seconds`.
     network : Network
         The network, with the weights at the epoch's end.
+    metrics : dict of str to float
+        What `fit`'s metrics gave for the validation data.
 
     Examples
     --------
@@ -60,6 +85,7 @@ class Epoch:
     seconds: float
     examples_per_second: float
     network: "Network" = field(repr=False)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [f"loss {self.loss:.4f}"]
@@ -69,6 +95,7 @@ class Epoch:
             parts.append(f"validation loss {self.validation_loss:.4f}")
         if self.validation_accuracy is not None:
             parts.append(f"validation accuracy {self.validation_accuracy:.4f}")
+        parts += [f"{name} {value:.4f}" for name, value in self.metrics.items()]
         parts.append(f"{self.examples_per_second:,.0f} examples/s")
         return f"epoch {self.number:>{len(str(self.epochs))}}/{self.epochs}: {', '.join(parts)}"
 
@@ -81,6 +108,10 @@ class History:
     ----------
     loss, accuracy, validation_loss, validation_accuracy, seconds : list of float
         By epoch.
+    metrics : dict of str to list of float
+        Likewise, by the names that `fit` was given.
+    best_epoch : int or None
+        The best one, counted from 1, if there was an `EarlyStopping`.
 
     Examples
     --------
@@ -93,6 +124,8 @@ class History:
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    best_epoch: int | None = None
 
     def append(self, epoch: Epoch) -> None:
         """Add an epoch's values.
@@ -102,10 +135,12 @@ class History:
         epoch : Epoch
             As a callback gets it.
         """
-        for name, values in vars(self).items():
+        for name in ("loss", "accuracy", "validation_loss", "validation_accuracy", "seconds"):
             value = getattr(epoch, name)
             if value is not None:
-                values.append(value)
+                getattr(self, name).append(value)
+        for name, value in epoch.metrics.items():
+            self.metrics.setdefault(name, []).append(value)
 
     def plot(self, *, ax: "Axes | Sequence[Axes] | None" = None) -> "list[Axes]":
         """Loss and accuracy by epoch as curves, as `nnfast.plots.plot_history` draws them.
@@ -128,239 +163,6 @@ class History:
             If there is no epoch yet, or `ax` is not as many axes.
         """
         return plots.plot_history(self, ax=ax)
-
-
-_fit_lock = threading.Lock()
-_fitting: dict[int, "Network"] = {}     # networks that are being trained, by id; not an attribute, which a copy would have
-
-
-def _after_fork_in_child() -> None:
-    """Another thread of the parent may have held the lock of `fit`.
-
-    What that thread trained is refused in the child: nobody goes on with it, and its optimiser is between two steps.
-    """
-    global _fit_lock
-    _fit_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def fit(
-    network: "Network",
-    x: ArrayLike,
-    t: ArrayLike,
-    *,
-    epochs: int,
-    batch_size: int,
-    optimizer: Optimizer | Any,
-    validation_data: tuple[ArrayLike, ArrayLike] | None,
-    shuffle: bool,
-    callbacks: Iterable[Callable[[Epoch], bool | None]],
-    verbose: int,
-    progress: bool,
-    num_threads: int | None,
-) -> History:
-    """`Network.fit`, whose docstring says all: check everything, then train epoch by epoch."""
-    epochs = _validation.check_count("epochs", epochs)
-    batch_size = _validation.check_count("batch_size", batch_size)
-    optimizer = SGD() if optimizer is None else _validation.has_methods("optimizer", optimizer, ("update",))
-    is_planned = _plan.obstacle(network, optimizer) is None
-    rows, targets = training_data(network, x, t, "x", "t", is_checked_later=is_planned)
-    if validation_data is not None:
-        validation_data = _validation.pair("validation_data", validation_data)
-        training_data(network, *validation_data, "validation_data[0]", "validation_data[1]")
-    callbacks = _validation.callables("callbacks", callbacks)
-    limited = _threads.limited(num_threads)
-    is_entered = False
-    try:
-        with _fit_lock:
-            _validation.not_fitting(network, _fitting)
-            is_entered = True       # before it is: Ctrl-C may come between the two
-            _fitting[id(network)] = network
-        with limited:
-            return _train(network, is_planned, rows, targets, epochs, batch_size, optimizer, validation_data,
-                          bool(shuffle), callbacks, _validation.check_count("verbose", int(verbose), 0), progress)
-    finally:
-        if is_entered:
-            _fitting.pop(id(network), None)
-
-
-def training_data(
-    network: "Network", x: ArrayLike, t: ArrayLike, x_name: str, t_name: str, *, is_checked_later: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the network's dtype, finite, and targets as `Network.training_step` takes them.
-
-    A plan checks later, when it has a row in the cache, whether it is finite.
-    """
-    if network.inputs is None:
-        rows = _validation.rows(x_name, x, network.dtype, None, "")
-    else:
-        first = type(next(iter(network.layers.values()))).__name__
-        rows = _validation.rows(x_name, x, network.dtype, network.inputs, f"layer 1 ({first})")
-    _validation.not_empty(x_name, rows)
-    if not is_checked_later:
-        _validation.all_finite(x_name, rows)
-    if not hasattr(network.last_layer, "prepare"):
-        targets = np.asarray(t)
-        _validation.same_length(targets, rows.shape[0], t_name, x_name)
-        return rows, targets
-    outputs = network.outputs if network.outputs is not None else network.predict(rows[:1]).shape[1]
-    targets = network.last_layer.prepare(t, rows.shape[0], outputs, network.dtype)
-    if targets.dtype.kind == "f":
-        _validation.all_finite(t_name, targets)
-    return rows, targets
-
-
-def _train(
-    network: "Network", is_planned: bool, x: np.ndarray, t: np.ndarray, epochs: int, batch_size: int, optimizer: Any,
-    validation_data: tuple[ArrayLike, ArrayLike] | None, shuffle: bool,
-    callbacks: list[Callable[[Epoch], bool | None]], verbose: int, progress: bool,
-) -> History:
-    history = History()
-    steps = -(-x.shape[0] // batch_size)
-    with _progress_bar(progress, epochs * steps) as bar:
-        if is_planned:
-            is_watched = bool(verbose or callbacks or validation_data)
-            results = _planned(network, x, t, epochs, batch_size, optimizer, shuffle, is_watched, bar)
-        else:
-            results = _layer_by_layer(network, x, t, epochs, batch_size, optimizer, shuffle, bar)
-        for number, (loss, accuracy, seconds) in enumerate(results, 1):
-            validation = _evaluated(network, validation_data)
-            epoch = Epoch(number, epochs, loss, accuracy, *validation, seconds, x.shape[0] / seconds, network)
-            history.append(epoch)
-            if verbose:
-                bar.write(str(epoch))
-            answers = [callback(epoch) for callback in callbacks]   # all are called, also after one asks to stop
-            if True in answers:
-                break
-    return history
-
-
-# By epoch: mean loss, accuracy if it means something, and seconds.
-_Results = Iterator[tuple[float, float | None, float]]
-
-_EPOCHS_SECONDS = 0.1
-"""Epochs that nobody watches are trained together, for about so long."""
-
-_MOST_ROWS = 1 << 20
-"""In the orders of epochs that are trained together: 8 MB."""
-
-
-def _planned(
-    network: "Network", x: np.ndarray, t: np.ndarray, epochs: int, batch_size: int, optimizer: Any, shuffle: bool,
-    is_watched: bool, bar: Any,
-) -> _Results:
-    """Train in compiled code: one epoch at a time where somebody looks at the network after each."""
-    optimizer.states(network.params)    # refuses what does not fit
-    plan = _plan.Plan(network, optimizer, min(batch_size, x.shape[0]))
-    done, together = 0, 1
-    while done < epochs:
-        started = time.perf_counter()
-        losses, correct = plan.train(x, t, together, shuffle, done + 1, bar.update)
-        seconds = (time.perf_counter() - started) / together
-        for loss, right in zip(losses, correct, strict=True):
-            accuracy = float(right / x.shape[0]) if network.last_layer.is_classifier else None
-            yield float(loss / x.shape[0]), accuracy, seconds
-        done += together
-        if not is_watched:
-            most = min(epochs - done, max(1, _MOST_ROWS // x.shape[0]))
-            together = max(1, min(most, int(_EPOCHS_SECONDS / seconds)))
-
-
-def _layer_by_layer(
-    network: "Network", x: np.ndarray, t: np.ndarray, epochs: int, batch_size: int, optimizer: Any, shuffle: bool,
-    bar: Any,
-) -> _Results:
-    for number in range(1, epochs + 1):
-        started = time.perf_counter()
-        loss, accuracy = _epoch(network, x, t, batch_size, optimizer, shuffle, number, bar)
-        yield loss, accuracy, time.perf_counter() - started
-
-
-def _epoch(
-    network: "Network", x: np.ndarray, t: np.ndarray, batch_size: int, optimizer: Any, shuffle: bool,
-    number: int, bar: Any,
-) -> tuple[float, float | None]:
-    """One pass over the data: mean loss and accuracy. Stopped on the way, everything is as before the epoch."""
-    before = [array.copy() for array in network.state()]
-    generator_before = network.generator.bit_generator.state
-    optimizer_before = optimizer.snapshot() if isinstance(optimizer, Optimizer) else None
-    total = 0.0
-    correct: int | None = 0
-    try:
-        params = network.params
-        # Rows are gathered into the same memory every step: fresh memory costs more than copying them.
-        memory = np.empty((min(batch_size, x.shape[0]), x.shape[1]), x.dtype)
-        for step, batch in enumerate(_batches(network, x.shape[0], batch_size, shuffle), 1):
-            x_batch = x[batch] if isinstance(batch, slice) else _gathered(x, batch, memory)
-            t_batch = t[batch]
-            loss, right, gradients = network.training_step(x_batch, t_batch)
-            _validation.loss_is_finite(loss, number, step, optimizer, x, t)
-            optimizer.update(params, gradients)
-            total += loss * x_batch.shape[0]
-            correct = None if right is None or correct is None else correct + right
-            bar.update(1)
-        _validation.weights_are_finite(params, number, optimizer, x, t)
-    except BaseException:
-        for array, old in zip(network.state(), before, strict=True):
-            array[...] = old
-        network.generator.bit_generator.state = generator_before
-        if optimizer_before is not None:
-            optimizer.restore(optimizer_before)
-        raise
-    return total / x.shape[0], None if correct is None else correct / x.shape[0]
-
-
-def _batches(network: "Network", rows: int, batch_size: int, shuffle: bool) -> Iterator[Any]:
-    """Which rows each step takes: indices, or slices where they are consecutive."""
-    _forks.draws(network)
-    order = network.generator.permutation(rows) if shuffle else None
-    for first in range(0, rows, batch_size):
-        part = slice(first, min(first + batch_size, rows))
-        yield part if order is None else order[part]
-
-
-def _gathered(x: np.ndarray, rows: np.ndarray, memory: np.ndarray) -> np.ndarray:
-    """x[rows], written into the first rows of `memory`."""
-    # mode="clip": the rows are known to be there, and "raise" would gather into a buffer first.
-    return np.take(x, rows, axis=0, out=memory[: len(rows)], mode="clip")
-
-
-def _evaluated(
-    network: "Network", validation_data: tuple[ArrayLike, ArrayLike] | None
-) -> tuple[float | None, float | None]:
-    if validation_data is None:
-        return None, None
-    is_classifier = getattr(network.last_layer, "is_classifier", True)
-    return network.loss(*validation_data), network.accuracy(*validation_data) if is_classifier else None
-
-
-class _NoBar:
-    """Stands in for a progress bar that nobody asked for."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def update(self, steps: int) -> None:
-        pass
-
-    def write(self, line: str) -> None:
-        print(line, flush=True)
-
-
-def _progress_bar(progress: bool, total: int) -> Any:
-    if not progress:
-        return _NoBar()
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise ImportError("progress=True needs tqdm: pip install nnfast[progress]") from None
-    return tqdm(total=total, unit="step", leave=False)
 
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {

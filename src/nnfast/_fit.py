@@ -1,0 +1,403 @@
+"""`Network.fit`: its arguments checked, then epoch by epoch, in compiled code (_plan.py) or layer by layer."""
+
+import contextlib
+import copy
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nnfast import _fit_validation, _forks, _plan, _threads, _validation
+from nnfast.early_stopping import EarlyStopping
+from nnfast.optimizer import SGD, Optimizer
+from nnfast.trainer import Epoch, History, Step
+
+if TYPE_CHECKING:
+    from nnfast.network import Network
+
+_fit_lock = threading.Lock()
+_fitting: dict[int, "Network"] = {}     # networks that are being trained, by id; not an attribute, which a copy would have
+
+
+def _after_fork_in_child() -> None:
+    """Another thread of the parent may have held the lock of `fit`.
+
+    What that thread trained is refused in the child: nobody goes on with it, and its optimiser is between two steps.
+    """
+    global _fit_lock
+    _fit_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@dataclass
+class _Job:
+    """What is trained, and how: the checked arguments that both ways of training need."""
+
+    network: "Network"
+    x: np.ndarray
+    t: np.ndarray
+    weights: np.ndarray     # of the rows; empty: all are 1
+    epochs: int
+    batch_size: int
+    optimizer: Any
+    shuffle: bool
+    schedule: Any
+    clip_value: float | None
+    clip_norm: float | None
+    time_budget: float
+    step_callbacks: list[Callable[[Step], bool | None]]
+    is_watched: bool = False    # whether somebody looks at the network after each epoch
+    bar: Any = None
+    deadline: float = math.inf
+    stops: bool = False     # a step's callback said so
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return -(-len(self.x) // self.batch_size)
+
+    def rates(self, done: int, epochs: int) -> np.ndarray | None:
+        """What the learning rate is multiplied by, in each step of some epochs after those that are done."""
+        if self.schedule is None:
+            return None
+        # Rounded alike, however many epochs are trained at a time.
+        positions = np.arange(done * self.steps, (done + epochs) * self.steps) / self.steps
+        return _fit_validation.factors("schedule", self.schedule(positions, self.epochs), len(positions))
+
+    def watch(self, epoch: int) -> Callable[[int, float], bool] | None:
+        """What hears of each step of an epoch, by its number in it and its loss, and says whether to stop."""
+        if not self.step_callbacks:
+            return None
+
+        def hear(number: int, loss: float) -> bool:
+            step = Step((epoch - 1) * self.steps + number, epoch, loss, self.network)
+            self.stops = True in [callback(step) for callback in self.step_callbacks]
+            return self.stops
+
+        return hear
+
+
+def fit(
+    network: "Network",
+    x: ArrayLike,
+    t: ArrayLike,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer | Any,
+    validation_data: tuple[ArrayLike, ArrayLike] | None,
+    shuffle: bool,
+    sample_weight: ArrayLike | None,
+    class_weight: Mapping[int, float] | str | None,
+    schedule: Any,
+    clip_value: float | None,
+    clip_norm: float | None,
+    early_stopping: EarlyStopping | None,
+    metrics: Mapping[str, Callable[[ArrayLike, np.ndarray], float]] | None,
+    time_budget: float | None,
+    callbacks: Iterable[Callable[[Epoch], bool | None]],
+    step_callbacks: Iterable[Callable[[Step], bool | None]],
+    verbose: int,
+    progress: bool,
+    num_threads: int | None,
+) -> History:
+    """`Network.fit`, whose docstring says all: check everything, then train epoch by epoch."""
+    epochs = _validation.check_count("epochs", epochs)
+    batch_size = _validation.check_count("batch_size", batch_size)
+    optimizer = SGD() if optimizer is None else _validation.has_methods("optimizer", optimizer, ("update",))
+    is_planned = _plan.obstacle(network, optimizer) is None
+    rows, targets = training_data(network, x, t, "x", "t", is_checked_later=is_planned)
+    weights = _weights(network, targets, sample_weight, class_weight)
+    if validation_data is not None:
+        validation_data = _validation.pair("validation_data", validation_data)
+        training_data(network, *validation_data, "validation_data[0]", "validation_data[1]")
+    metrics = _fit_validation.metrics(metrics, Epoch, validation_data is not None)
+    job = _Job(
+        network, rows, targets, weights, epochs, min(batch_size, rows.shape[0]), optimizer, bool(shuffle),
+        None if schedule is None else _own(_fit_validation.schedule("schedule", schedule, optimizer)),
+        *_fit_validation.limits(clip_value, clip_norm),
+        math.inf if time_budget is None else _validation.above_zero("time_budget", time_budget),
+        _validation.callables("step_callbacks", step_callbacks))
+    watch = None if early_stopping is None else _Watch(_fit_validation.early_stopping(early_stopping), network)
+    for watcher in (watch, job.schedule, getattr(job.schedule, "then", None)):
+        if (best := getattr(watcher, "best", None)) is not None:
+            _fit_validation.monitor(best.monitor, network.last_layer, validation_data is not None, metrics)
+    callbacks = _validation.callables("callbacks", callbacks)
+    verbose = _validation.check_count("verbose", int(verbose), 0)
+    job.is_watched = bool(
+        verbose or callbacks or job.step_callbacks or validation_data or watch is not None or hasattr(job.schedule, "observe"))
+    limited = _threads.limited(num_threads)
+    is_entered = False
+    try:
+        with _fit_lock:
+            _validation.not_fitting(network, _fitting)
+            is_entered = True       # before it is: Ctrl-C may come between the two
+            _fitting[id(network)] = network
+        with limited, _progress_bar(progress, epochs * job.steps) as job.bar:
+            return _train(job, is_planned, validation_data, metrics, watch, callbacks, verbose)
+    finally:
+        if is_entered:
+            _fitting.pop(id(network), None)
+
+
+def training_data(
+    network: "Network", x: ArrayLike, t: ArrayLike, x_name: str, t_name: str, *, is_checked_later: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the network's dtype, finite, and targets as `Network.training_step` takes them.
+
+    A plan checks later, when it has a row in the cache, whether it is finite.
+    """
+    if network.inputs is None:
+        rows = _validation.rows(x_name, x, network.dtype, None, "")
+    else:
+        first = type(next(iter(network.layers.values()))).__name__
+        rows = _validation.rows(x_name, x, network.dtype, network.inputs, f"layer 1 ({first})")
+    _validation.not_empty(x_name, rows)
+    if not is_checked_later:
+        _validation.all_finite(x_name, rows)
+    if not hasattr(network.last_layer, "prepare"):
+        targets = np.asarray(t)
+        _validation.same_length(targets, rows.shape[0], t_name, x_name)
+        return rows, targets
+    outputs = network.outputs if network.outputs is not None else network.predict(rows[:1]).shape[1]
+    targets = network.last_layer.prepare(t, rows.shape[0], outputs, network.dtype)
+    if targets.dtype.kind == "f":
+        _validation.all_finite(t_name, targets)
+    return rows, targets
+
+
+def _own(schedule: Any) -> Any:
+    """A schedule for one fit: a copy, if it learns from the epochs."""
+    return copy.deepcopy(schedule) if hasattr(schedule, "observe") else schedule
+
+
+def _weights(
+    network: "Network", targets: np.ndarray, sample_weight: ArrayLike | None, class_weight: Mapping[int, float] | str | None
+) -> np.ndarray:
+    """Of the rows, (N,) of float64, or empty where all are 1."""
+    if sample_weight is None and class_weight is None:
+        return _plan.NO_WEIGHTS
+    _fit_validation.weighs_rows(network)
+    weights = np.ones(len(targets)) if sample_weight is None else \
+        _fit_validation.sample_weight(sample_weight, len(targets))
+    if class_weight is not None:
+        labels, classes = _fit_validation.classes(targets, network)
+        counts = np.bincount(labels, minlength=classes)
+        weights = weights * _fit_validation.class_weight(class_weight, counts)[labels]
+    return _fit_validation.some_weight(weights)
+
+
+class _Watch:
+    """An `EarlyStopping` at work in one fit."""
+
+    def __init__(self, stopping: EarlyStopping, network: "Network") -> None:
+        self.best = copy.copy(stopping.best)
+        self._patience = stopping.patience
+        self._keeps = stopping.restore_best
+        self._network = network
+        self._state: list[np.ndarray] = []
+
+    def is_over(self, epoch: "Epoch") -> bool:
+        """Look at an epoch, keep the weights if it is the best one, and say whether to stop."""
+        if self.best.observe(epoch) and self._keeps:
+            self._state = [array.copy() for array in self._network.state()]
+        return self.best.waited >= self._patience
+
+    def restore(self) -> None:
+        """The best weights into the network, unless they are there."""
+        if self._state and self.best.waited:
+            for array, best in zip(self._network.state(), self._state, strict=True):
+                array[...] = best
+
+
+def _train(
+    job: _Job, is_planned: bool, validation_data: tuple[ArrayLike, ArrayLike] | None, metrics: Mapping[str, Any],
+    watch: _Watch | None, callbacks: list[Callable[[Epoch], bool | None]], verbose: int,
+) -> History:
+    history = History(metrics={name: [] for name in metrics})
+    job.deadline = time.perf_counter() + job.time_budget
+    for number, (loss, accuracy, seconds, rows) in enumerate((_planned if is_planned else _layer_by_layer)(job), 1):
+        evaluated = _evaluated(job.network, validation_data, metrics)
+        epoch = Epoch(number, job.epochs, loss, accuracy, *evaluated[:2], seconds, rows / seconds, job.network, evaluated[2])
+        history.append(epoch)
+        if verbose:
+            job.bar.write(str(epoch))
+        if hasattr(job.schedule, "observe"):
+            job.schedule.observe(epoch)
+        answers = [callback(epoch) for callback in callbacks]   # all are called, also after one asks to stop
+        if (watch is not None and watch.is_over(epoch)) or True in answers or job.stops:
+            break
+    if watch is not None:
+        watch.restore()
+        history.best_epoch = watch.best.epoch
+    return history
+
+
+# By epoch: mean loss, accuracy if it means something, seconds, and rows; fewer than there are if the time was over.
+_Results = Iterator[tuple[float, float | None, float, int]]
+
+_EPOCHS_SECONDS = 0.1
+"""Epochs that nobody watches are trained together, for about so long."""
+
+_MOST_ROWS = 1 << 20
+"""In the orders of epochs that are trained together: 8 MB."""
+
+
+def _planned(job: _Job) -> _Results:
+    """Train in compiled code: one epoch at a time where somebody looks at the network after each."""
+    network, optimizer = job.network, job.optimizer
+    optimizer.states(network.params)    # refuses what does not fit
+    plan = _plan.Plan(network, optimizer, job.batch_size, job.weights, job.clip_value, job.clip_norm)
+    done, together = 0, 1
+    while (done < job.epochs and time.perf_counter() <= job.deadline) or not done:
+        started = time.perf_counter()
+        trained = plan.train(
+            job.x, job.t, together, job.shuffle, done + 1, job.bar.update, rates=job.rates(done, together),
+            deadline=job.deadline, watch=job.watch(done + 1))
+        seconds = (time.perf_counter() - started) / len(trained)
+        for loss, correct, rows in trained:
+            yield loss, correct / rows if network.last_layer.is_classifier else None, seconds, rows
+        done += together
+        if not job.is_watched:
+            most = min(job.epochs - done, max(1, _MOST_ROWS // job.x.shape[0]))
+            together = max(1, min(most, int(_EPOCHS_SECONDS / seconds)))
+
+
+def _layer_by_layer(job: _Job) -> _Results:
+    for number in range(1, job.epochs + 1):
+        started = time.perf_counter()
+        loss, accuracy, rows = _epoch(job, number)
+        yield loss, accuracy, time.perf_counter() - started, rows
+        if time.perf_counter() > job.deadline:
+            return
+
+
+def _epoch(job: _Job, number: int) -> tuple[float, float | None, int]:
+    """One pass over the data: mean loss, accuracy, and rows. Stopped by an exception, everything is as before the epoch."""
+    network, optimizer, x, t = job.network, job.optimizer, job.x, job.t
+    before = [array.copy() for array in network.state()]
+    generator_before = network.generator.bit_generator.state
+    optimizer_before = optimizer.snapshot() if isinstance(optimizer, Optimizer) else None
+    total, weight, rows = 0.0, 0.0, 0
+    correct: int | None = 0
+    rates, watch = job.rates(number - 1, 1), job.watch(number)
+    try:
+        params = network.params
+        # Rows are gathered into the same memory every step: fresh memory costs more than copying them.
+        memory = np.empty((job.batch_size, x.shape[1]), x.dtype)
+        for step, batch in enumerate(_batches(job), 1):
+            x_batch = x[batch] if isinstance(batch, slice) else _gathered(x, batch, memory)
+            weights = {"sample_weight": job.weights[batch]} if job.weights.size else {}
+            loss, right, gradients = network.training_step(x_batch, t[batch], **weights)
+            _validation.loss_is_finite(loss, number, step, optimizer, x, t)
+            with _multiplied_lr(optimizer, None if rates is None else rates[step - 1]):
+                optimizer.update(params, _clipped(gradients, job.clip_value, job.clip_norm))
+            batch_weight = float(weights["sample_weight"].sum()) if weights else x_batch.shape[0]
+            total += loss * batch_weight
+            weight += batch_weight
+            rows += x_batch.shape[0]
+            correct = None if right is None or correct is None else correct + right
+            job.bar.update(1)
+            if (watch is not None and watch(step, loss)) or time.perf_counter() > job.deadline:
+                break
+        _validation.weights_are_finite(params, number, optimizer, x, t)
+    except BaseException:
+        for array, old in zip(network.state(), before, strict=True):
+            array[...] = old
+        network.generator.bit_generator.state = generator_before
+        if optimizer_before is not None:
+            optimizer.restore(optimizer_before)
+        raise
+    return total / (weight or 1), None if correct is None else correct / rows, rows
+
+
+def _batches(job: _Job) -> Iterator[Any]:
+    """Which rows each step takes: indices, or slices where they are consecutive."""
+    rows = job.x.shape[0]
+    _forks.draws(job.network)
+    order = job.network.generator.permutation(rows) if job.shuffle else None
+    for first in range(0, rows, job.batch_size):
+        part = slice(first, min(first + job.batch_size, rows))
+        yield part if order is None else order[part]
+
+
+def _gathered(x: np.ndarray, rows: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    """x[rows], written into the first rows of `memory`."""
+    # mode="clip": the rows are known to be there, and "raise" would gather into a buffer first.
+    return np.take(x, rows, axis=0, out=memory[: len(rows)], mode="clip")
+
+
+@contextlib.contextmanager
+def _multiplied_lr(optimizer: Any, rate: float | None) -> Iterator[None]:
+    """For one update."""
+    if rate is None:
+        yield
+        return
+    lr = optimizer.lr
+    optimizer.lr = lr * rate
+    try:
+        yield
+    finally:
+        optimizer.lr = lr
+
+
+def _clipped(
+    gradients: dict[str, np.ndarray], clip_value: float | None, clip_norm: float | None
+) -> dict[str, np.ndarray]:
+    if clip_value is not None:
+        return {key: np.clip(gradient, -clip_value, clip_value) for key, gradient in gradients.items()}
+    if clip_norm is not None:
+        norm = math.sqrt(sum(float(np.sum(np.square(gradient, dtype=np.float64))) for gradient in gradients.values()))
+        if norm > clip_norm:
+            return {key: gradient * (clip_norm / norm) for key, gradient in gradients.items()}
+    return gradients
+
+
+def _evaluated(
+    network: "Network", validation_data: tuple[ArrayLike, ArrayLike] | None, metrics: Mapping[str, Any]
+) -> tuple[float | None, float | None, dict[str, float]]:
+    """Loss, accuracy and metrics on the validation data."""
+    if validation_data is None:
+        return None, None, {}
+    is_classifier = getattr(network.last_layer, "is_classifier", True)
+    loss, accuracy = network.loss(*validation_data), network.accuracy(*validation_data) if is_classifier else None
+    if not metrics:
+        return loss, accuracy, {}
+    x, t = validation_data
+    scores = network.predict(x)
+    return loss, accuracy, {name: _fit_validation.metric_value(name, metric(t, scores)) for name, metric in metrics.items()}
+
+
+class _NoBar:
+    """Stands in for a progress bar that nobody asked for."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def update(self, steps: int) -> None:
+        pass
+
+    def write(self, line: str) -> None:
+        print(line, flush=True)
+
+
+def _progress_bar(progress: bool, total: int) -> Any:
+    if not progress:
+        return _NoBar()
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise ImportError("progress=True needs tqdm: pip install nnfast[progress]") from None
+    return tqdm(total=total, unit="step", leave=False)
