@@ -11,7 +11,7 @@
 #   make valgrind    the tests of kernels, looking for values that nobody has set (20 minutes)
 #   make arm64   the wheel for arm64, made by a cross compiler and tested in an emulator, on Debian (15 to 25 minutes)
 #   make wheel   the sdist and a wheel for each Python of this machine, audited and tested, in dist (30 minutes)
-#   make bench   the benchmarks of the README, with the other libraries (75 minutes)
+#   make bench   the benchmarks of the README, with the other libraries (80 minutes)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,8 +19,8 @@ DEMO_BIN := .venv-demo/bin
 
 # What make races needs beside it are Debian's packages libomp-19-dev, libclang-rt-19-dev and llvm-19.
 CLANG ?= clang-19
-RACES := kernels vector_maths products zeros layers losses optimizers network plan fit races inference gradient gradient_plan \
-    numerical_gradient threads
+RACES := kernels vector_maths products zeros layers losses optimizers network plan fit fit_options races inference \
+    gradient gradient_plan numerical_gradient threads
 
 UNSET := kernels products vector_maths zeros layers losses optimizers
 

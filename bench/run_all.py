@@ -1,4 +1,4 @@
-"""All benchmarks of the README, one after the other: `python bench/run_all.py [--quick]`, some 80 minutes.
+"""All benchmarks of the README, one after the other: `python bench/run_all.py [--quick]`, some 85 minutes.
 
 The exit status is 1 if any two contestants computed different things.
 """
@@ -7,6 +7,7 @@ import sys
 
 import bench_cores
 import bench_demo
+import bench_fit_options
 import bench_gradient
 import bench_import
 import bench_inference
@@ -19,7 +20,7 @@ import bench_training
 
 if __name__ == "__main__":
     status = bench_demo.main()
-    for benchmark in (bench_training, bench_inference, bench_layers, bench_gradient, bench_kernels):
+    for benchmark in (bench_training, bench_fit_options, bench_inference, bench_layers, bench_gradient, bench_kernels):
         print(flush=True)
         status |= benchmark.main(sys.argv[1:])
     for benchmark in (bench_import, bench_other_libraries, bench_subnormals, bench_cores, bench_neighbours):

@@ -21,6 +21,7 @@ import bench_accuracy
 import bench_builds
 import bench_cores
 import bench_demo
+import bench_fit_options
 import bench_gradient
 import bench_inference
 import bench_kernels
@@ -60,6 +61,15 @@ def test_the_contestants_compute_the_same(name):
     assert len(results) >= 2
     for found in results.values():
         assert timing._difference(results["NumPy"], found) <= case.tolerance
+
+
+@pytest.mark.parametrize("problem", [one for one in problems.TRAINING if one.name in bench_fit_options.NETWORKS],
+                         ids=lambda problem: problem.name)
+def test_options_of_a_fit_that_are_measured_make_a_difference(problem):
+    found = {option: bench_fit_options.nnfast_training(problem, option)() for option in bench_fit_options.OPTIONS}
+    for option, weights in found.items():
+        difference = timing._difference(found["no option"], weights)
+        assert (difference > bench_fit_options.TOLERANCE) == (option not in ("no option", "step_callbacks")), option
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
