@@ -423,6 +423,46 @@ def weights_are_finite(
             )
 
 
+# Exporting
+
+def exportable(network: Any, kinds: tuple[type, ...], fits: bool, losses: tuple[type, ...] | None) -> int:
+    """That a network can be written in another language, with its output function if that is one of `losses`; its inputs."""
+    for name, layer in network.layers.items():
+        if type(layer) not in kinds:
+            raise TypeError(f"layer {name} is a {type(layer).__name__}, but only nnfast's own layers can be exported")
+    if losses is not None and type(network.last_layer) not in losses:
+        raise TypeError(f"the loss is a {type(network.last_layer).__name__}, but only nnfast's own give probabilities")
+    if not fits:
+        raise ValueError("the arrays of the network's layers do not fit together, or its number of inputs is not known")
+    for key, array in network.params.items():
+        if array.size == 0:
+            raise ValueError(f"{key} is empty, but an exported network has at least one value everywhere")
+    for place, array in enumerate(network.state()):
+        if not np.isfinite(array).all():
+            names = [*network.params, *("running statistics" for _ in network.state())]
+            raise ValueError(f"{names[place]} hold NaN or infinity, which cannot be exported")
+    return int(network.inputs)
+
+
+def identifier(name: str, value: Any) -> str:
+    """A name for a function in C."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}, but must be a string")
+    if not (value.isascii() and value.isidentifier()) or value in _KEYWORDS or value.startswith("_"):
+        raise ValueError(f"{name} is {value!r}, but must be a name in C: letters, digits and underscores, a letter first, "
+                         "and none that C has")
+    return value
+
+
+_KEYWORDS = frozenset((
+    "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for",
+    "goto", "if", "inline", "int", "long", "main", "register", "restrict", "return", "short", "signed", "sizeof", "static",
+    "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while",
+    "erfc", "erfcf", "exp", "expf", "fabs", "fabsf", "printf", "size_t", "tanh", "tanhf",
+))
+"""Of C, and what an exported file takes from its library."""
+
+
 # State
 
 def needs_forward(state: object, layer: object) -> None:

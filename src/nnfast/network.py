@@ -537,6 +537,88 @@ class Network:
 
         _model_files.save(self, _files.as_path("path", path))
 
+    def export_c(
+        self, path: str | os.PathLike[str], *, name: str = "predict", probabilities: bool = False
+    ) -> None:
+        """Write the network as one file of C99, for where there is no Python: devices, and programs in C, C++ or Fortran.
+
+        It holds a function ``void predict(const float x[I], float y[O])`` (or double) for one example, which allocates
+        nothing, may be called by any number of threads, and needs the C library alone. Compiled with ``predict_SELF_TEST``
+        defined it is a program that compares what it gives for some examples with what this network gives. Weights are
+        written to the last bit; sums are added up in another order than here, so that results differ by rounding.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            Where to, extension included. A file that is there is replaced whole.
+        name : str, keyword-only, default "predict"
+            Of the function; all other names begin with it.
+        probabilities : bool, keyword-only, default False
+            Whether it gives probabilities, through the softmax or sigmoid of the loss, instead of scores.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        TypeError
+            If a layer is written in Python, or the loss is and probabilities are asked for.
+        ValueError
+            If `name` is none in C, or a weight is not finite.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> network = Network([Affine(4, 8), Relu(), Affine(8, 3)], seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     network.export_c(pathlib.Path(folder, "network.c"), name="classify")
+        ...     text = pathlib.Path(folder, "network.c").read_text()
+        >>> "void classify(const float x[4], float y[3]);" in text
+        True
+        """
+        from nnfast import _export, _export_c
+
+        name = _validation.identifier("name", name)
+        text = _export_c.source(_export.exported(self, bool(probabilities)), name, _export.version())
+        _files.put_in_place(_files.as_path("path", path), text.encode())
+
+    def export_numpy(self, path: str | os.PathLike[str], *, probabilities: bool = False) -> None:
+        """Write the network as one Python file that needs NumPy alone, with a function ``predict(x)`` for rows (B, I).
+
+        Executed as a program it compares what it gives for some examples with what this network gives. Weights are kept to
+        the last bit; results differ by rounding.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            Where to, extension included. A file that is there is replaced whole.
+        probabilities : bool, keyword-only, default False
+            Whether it gives probabilities, through the softmax or sigmoid of the loss, instead of scores.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        TypeError
+            If a layer is written in Python, or the loss is and probabilities are asked for.
+        ValueError
+            If a weight is not finite.
+
+        Examples
+        --------
+        >>> import pathlib, runpy, tempfile
+        >>> network = Network([Affine(4, 8), Relu(), Affine(8, 3)], seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     network.export_numpy(pathlib.Path(folder, "network.py"))
+        ...     predict = runpy.run_path(str(pathlib.Path(folder, "network.py")))["predict"]
+        >>> x = np.ones((1, 4), np.float32)
+        >>> bool(np.allclose(predict(x), network.predict(x), rtol=1e-5))
+        True
+        """
+        from nnfast import _export, _export_numpy
+
+        text = _export_numpy.source(_export.exported(self, bool(probabilities)), _export.version())
+        _files.put_in_place(_files.as_path("path", path), text.encode())
+
     @staticmethod
     def load(path: str | os.PathLike[str], *, seed: int | None = None) -> "Network":
         """A network from a file that `save` has written: it predicts the same bits, and can be trained further.
