@@ -185,6 +185,10 @@ def test_nan_comes_out_and_large_values_do_not_overflow(tmp_path):
         found = called(compiled(tmp_path), x, 3)
         assert np.isnan(found[0]).all()
         np.testing.assert_allclose(found[1:].sum(axis=1), 1)
+        network.export_numpy(tmp_path / "network.py", probabilities=True)
+        found = runpy.run_path(str(tmp_path / "network.py"))["predict"](x)
+        assert np.isnan(found[0]).all()
+        np.testing.assert_allclose(found[1:].sum(axis=1), 1)
 
 
 def damaged(text, beginning):

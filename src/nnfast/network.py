@@ -131,7 +131,7 @@ class Network:
     """Strength of the L2 penalty lambda / 2 * sum(W**2) on the weights of all Affine layers; set by the book's shapes."""
 
     l1_lambda: float = 0
-    """Strength of the L1 penalty lambda * sum(|W|) on the same weights."""
+    """Strength of the L1 penalty lambda * sum(abs(W)) on the same weights."""
 
     def __init__(
         self,
