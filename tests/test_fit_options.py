@@ -20,7 +20,7 @@ from nnfast import (
     SigmoidWithLoss,
     SoftmaxWithLoss,
     Tanh,
-    _fit,
+    _plan,
     schedules,
 )
 
@@ -252,7 +252,7 @@ def test_a_changed_rate_is_a_changed_lr(monkeypatch, rng, optimizer, planned):
     assert one.lr == other.lr
     expected = made()
     if not planned:
-        monkeypatch.setattr(_fit._plan, "obstacle", lambda network, optimizer: "of the test")
+        monkeypatch.setattr(_plan, "obstacle", lambda network, optimizer: "of the test")
     for _ in range(3):
         expected.fit(x, t, batch_size=10, optimizer=other)
         other.lr *= 0.5
@@ -336,7 +336,7 @@ def test_an_error_in_a_schedule_leaves_the_rate_and_the_last_finished_epoch(monk
         network, optimizer = made(), SGD(0.1)
         with monkeypatch.context() as patch:
             if not planned:
-                patch.setattr(_fit._plan, "obstacle", lambda network, optimizer: "of the test")
+                patch.setattr(_plan, "obstacle", lambda network, optimizer: "of the test")
             with pytest.raises(RuntimeError, match="of the test"):
                 network.fit(x, t, epochs=5, batch_size=10, optimizer=optimizer, schedule=schedule, callbacks=[lambda epoch: None])
         assert optimizer.lr == 0.1
@@ -447,7 +447,7 @@ def test_when_the_time_is_over_the_step_that_runs_is_the_last(monkeypatch, rng, 
     expected = made()
     loss, accuracy = expected.loss(x[:10], t[:10]), expected.accuracy(x[:10], t[:10])
     if not planned:
-        monkeypatch.setattr(_fit._plan, "obstacle", lambda network, optimizer: "of the test")
+        monkeypatch.setattr(_plan, "obstacle", lambda network, optimizer: "of the test")
     expected.fit(x[:10], t[:10], batch_size=10, shuffle=False, optimizer=Adam())
     assert bits(network) == bits(expected)
     assert optimizer.iter == 1
@@ -493,10 +493,30 @@ def test_weights_that_overflow_in_the_last_step_of_the_time_are_noticed(monkeypa
     network = made(dtype="float32")
     before = bits(network)
     if not planned:
-        monkeypatch.setattr(_fit._plan, "obstacle", lambda network, optimizer: "of the test")
+        monkeypatch.setattr(_plan, "obstacle", lambda network, optimizer: "of the test")
     with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="became infinite or NaN in epoch 1"):
         network.fit(x, targets[SoftmaxWithLoss], batch_size=10, optimizer=SGD(1e300), time_budget=1e-9)
     assert bits(network) == before
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 9])
+def test_ctrl_c_while_the_last_step_is_stored_leaves_the_last_finished_epoch(monkeypatch, rng, call):
+    x, targets = data(rng)
+    network, adam, original, calls = made(), Adam(), _plan.Plan._unpack, []
+    before, generator = bits(network), network.generator.bit_generator.state
+
+    def unpack(*arguments):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        original(*arguments)
+
+    monkeypatch.setattr(_plan.Plan, "_unpack", unpack)
+    with pytest.raises(KeyboardInterrupt):
+        network.fit(x, targets[SoftmaxWithLoss], epochs=5, batch_size=10, optimizer=adam, time_budget=1e-9)
+    assert bits(network) == before
+    assert adam.iter == 0
+    assert network.generator.bit_generator.state == generator
 
 
 def test_the_best_weights_come_back_when_the_time_is_over(rng):
@@ -617,7 +637,7 @@ def test_an_error_in_a_steps_callback_leaves_the_last_finished_epoch(monkeypatch
     network, optimizer = made(), Adam()
     with monkeypatch.context() as patch:
         if not planned:
-            patch.setattr(_fit._plan, "obstacle", lambda network, optimizer: "of the test")
+            patch.setattr(_plan, "obstacle", lambda network, optimizer: "of the test")
         with pytest.raises(KeyboardInterrupt):
             network.fit(x, t, epochs=3, batch_size=10, optimizer=optimizer, step_callbacks=[fail])
     finished = number // 6 if planned else (number - 1) // 6

@@ -492,12 +492,13 @@ class Plan(PlanBase):
         is_over = has_stored = False
         losses, correct = np.zeros(epochs), np.zeros(epochs, np.int64)
         steps = -(-x.shape[0] // self._batch_size)
-        if (epochs > 1 or watch is not None) and not self._finished.size:
+        ends_within = watch is not None or deadline < math.inf      # perhaps, an epoch
+        if (epochs > 1 or ends_within) and not self._finished.size:
             self._finished = _aligned_zeros(self._layout.kept, x.dtype)
         try:
             orders, keys = self._draw(x.shape[0], epochs, steps, shuffle)
             self._load()
-            if watch is not None:
+            if ends_within:
                 self._finished[:] = self._arena[: self._layout.kept]
             optimizer = self._optimizer_described()
             weights = self._weights_of_steps(orders, x.shape[0], steps)
@@ -537,6 +538,7 @@ class Plan(PlanBase):
             if taken % steps:   # at the end of an epoch, compiled code looks
                 number += int(progress["epoch"][0])
                 _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
+                has_stored = True
             begun = -(-taken // steps)
             if begun < epochs:
                 generator.bit_generator.state = before
