@@ -694,6 +694,7 @@ REFUSED = [
     ({"schedule": schedules.Cosine(), "optimizer": NoRate()}, TypeError, "schedule changes a learning rate, but NoRate has no lr"),
     ({"schedule": schedules.OnPlateau()}, ValueError, "monitor is 'validation_loss', but there is no validation_data"),
     ({"schedule": schedules.WarmUp(1, schedules.OnPlateau())}, ValueError, "monitor is 'validation_loss', but there is no"),
+    ({"schedule": schedules.WarmUp(1, schedules.WarmUp(1, schedules.OnPlateau("b")))}, ValueError, "monitor is 'b', but must be"),
     ({"clip_value": 0}, ValueError, "clip_value is 0"),
     ({"clip_value": "small"}, TypeError, "clip_value is 'small'"),
     ({"clip_norm": -1}, ValueError, "clip_norm is -1"),

@@ -127,14 +127,15 @@ def fit(
         *_fit_validation.limits(clip_value, clip_norm),
         math.inf if time_budget is None else _validation.above_zero("time_budget", time_budget),
         _validation.callables("step_callbacks", step_callbacks))
-    watch = None if early_stopping is None else _Watch(_fit_validation.early_stopping(early_stopping), network)
-    for watcher in (watch, job.schedule, getattr(job.schedule, "then", None)):
+    stopping = None if early_stopping is None else _Stopping(_fit_validation.early_stopping(early_stopping), network)
+    for watcher in (stopping, *_with_those_after(job.schedule)):
         if (best := getattr(watcher, "best", None)) is not None:
             _fit_validation.monitor(best.monitor, network.last_layer, validation_data is not None, metrics)
     callbacks = _validation.callables("callbacks", callbacks)
     verbose = _validation.check_count("verbose", int(verbose), 0)
     job.is_watched = bool(
-        verbose or callbacks or job.step_callbacks or validation_data or watch is not None or hasattr(job.schedule, "observe"))
+        verbose or callbacks or job.step_callbacks or validation_data or stopping is not None
+        or hasattr(job.schedule, "observe"))
     limited = _threads.limited(num_threads)
     is_entered = False
     try:
@@ -143,7 +144,7 @@ def fit(
             is_entered = True       # before it is: Ctrl-C may come between the two
             _fitting[id(network)] = network
         with limited, _progress_bar(progress, epochs * job.steps) as job.bar:
-            return _train(job, is_planned, validation_data, metrics, watch, callbacks, verbose)
+            return _train(job, is_planned, validation_data, metrics, stopping, callbacks, verbose)
     finally:
         if is_entered:
             _fitting.pop(id(network), None)
@@ -180,6 +181,13 @@ def _own(schedule: Any) -> Any:
     return copy.deepcopy(schedule) if hasattr(schedule, "observe") else schedule
 
 
+def _with_those_after(schedule: Any) -> Iterator[Any]:
+    """A schedule, what it gives way to, and so on."""
+    while schedule is not None:
+        yield schedule
+        schedule = getattr(schedule, "then", None)
+
+
 def _weights(
     network: "Network", targets: np.ndarray, sample_weight: ArrayLike | None, class_weight: Mapping[int, float] | str | None
 ) -> np.ndarray:
@@ -196,13 +204,13 @@ def _weights(
     return _fit_validation.some_weight(weights)
 
 
-class _Watch:
+class _Stopping:
     """An `EarlyStopping` at work in one fit."""
 
-    def __init__(self, stopping: EarlyStopping, network: "Network") -> None:
-        self.best = copy.copy(stopping.best)
-        self._patience = stopping.patience
-        self._keeps = stopping.restore_best
+    def __init__(self, asked: EarlyStopping, network: "Network") -> None:
+        self.best = copy.copy(asked.best)
+        self._patience = asked.patience
+        self._keeps = asked.restore_best
         self._network = network
         self._state: list[np.ndarray] = []
 
@@ -221,7 +229,7 @@ class _Watch:
 
 def _train(
     job: _Job, is_planned: bool, validation_data: tuple[ArrayLike, ArrayLike] | None, metrics: Mapping[str, Any],
-    watch: _Watch | None, callbacks: list[Callable[[Epoch], bool | None]], verbose: int,
+    stopping: _Stopping | None, callbacks: list[Callable[[Epoch], bool | None]], verbose: int,
 ) -> History:
     history = History(metrics={name: [] for name in metrics})
     job.deadline = time.perf_counter() + job.time_budget
@@ -234,11 +242,11 @@ def _train(
         if hasattr(job.schedule, "observe"):
             job.schedule.observe(epoch)
         answers = [callback(epoch) for callback in callbacks]   # all are called, also after one asks to stop
-        if (watch is not None and watch.is_over(epoch)) or True in answers or job.stops:
+        if (stopping is not None and stopping.is_over(epoch)) or True in answers or job.stops:
             break
-    if watch is not None:
-        watch.restore()
-        history.best_epoch = watch.best.epoch
+    if stopping is not None:
+        stopping.restore()
+        history.best_epoch = stopping.best.epoch
     return history
 
 
