@@ -423,6 +423,29 @@ def weights_are_finite(
             )
 
 
+# Inputs and parameters of a trained network
+
+def seed_of_scores(dout: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Gradients with respect to scores of this shape: ones, if there is one score for a row."""
+    if dout is None:
+        if shape[1] != 1:
+            raise ValueError(f"the network has {shape[1]} outputs: pass dout of shape {shape}, or ask for its jacobian")
+        return np.ones(shape, dtype)
+    return like("dout", dout, shape, dtype, "the scores")
+
+
+def flattenable(network: Any) -> list[tuple[Any, str, np.ndarray]]:
+    """Layers, names and arrays of all parameters, which other arrays can take the place of."""
+    found = []
+    for name, layer in network.layers.items():
+        params: dict[str, np.ndarray] = getattr(layer, "params", {})
+        for key, array in params.items():
+            if getattr(layer, key, None) is not array or array.dtype.newbyteorder("=") != network.dtype:
+                raise TypeError(f"layer {name} is a {type(layer).__name__}, whose arrays cannot be parts of one vector")
+            found.append((layer, key, array))
+    return found
+
+
 # Exporting
 
 def exportable(network: Any, kinds: tuple[type, ...], fits: bool, losses: tuple[type, ...] | None) -> int:

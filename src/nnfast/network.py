@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike, DTypeLike
 from nnfast import (
     _files,
     _fit,
+    _flat,
     _gradient_plan,
     _graph_picture,
     _inference,
+    _input_gradient,
     _numerical_gradient,
     _plan,
     _threads,
@@ -154,6 +156,7 @@ class Network:
         self._chains = _inference.ChainCache()
         self._paces: dict[tuple[int, int, int], _threads.Pace] = {}
         self._gradient_plans = _gradient_plan.GradientPlans()
+        self._flat = _flat.FlatParameters()
         self._by_blocks = all(hasattr(layer, "infer") for layer in self.layers.values())
         self._told_mode = {name for name, layer in self.layers.items() if _takes_mode(layer)}
 
@@ -167,6 +170,37 @@ class Network:
     @params.setter
     def params(self, values: Mapping[str, ArrayLike]) -> None:
         self.params.update(values)
+
+    @property
+    def flat_params(self) -> np.ndarray:
+        """All parameters as one vector (P,), in the order of `params`: live, so that a change to either is one to both.
+
+        The first look at it makes the layers' arrays views of it; arrays that somebody held before are no longer the
+        network's. For evolution strategies, `scipy.optimize` and the like.
+
+        Raises
+        ------
+        RuntimeError
+            If the first look comes while the network is being trained.
+        TypeError
+            If a layer of your own keeps its arrays elsewhere than in attributes of the names in its `params`.
+
+        Examples
+        --------
+        >>> network = Network([Affine(np.ones((1, 2)), np.zeros(2))])
+        >>> network.flat_params
+        array([1., 1., 0., 0.])
+        >>> network.flat_params += 0.5
+        >>> network.params["b1"]
+        array([0.5, 0.5])
+        """
+        return self._flat.of(self, _fit._fitting)
+
+    @flat_params.setter
+    def flat_params(self, values: ArrayLike) -> None:
+        vector = self.flat_params
+        if values is not vector:
+            vector[...] = _validation.like("flat_params", values, vector.shape, vector.dtype, "all parameters together")
 
     def _collected(self, attribute: Literal["params", "grads"]) -> dict[str, Any]:
         """All layers' params or grads, under numbered keys."""
@@ -350,6 +384,64 @@ class Network:
             return gradients
         self._loss(x, t, train_flg=True)
         return self._backward()
+
+    def input_gradient(self, x: ArrayLike, dout: ArrayLike | None = None) -> np.ndarray:
+        """Gradient of the scores with respect to the inputs, layers in the mode of inference.
+
+        Nothing in the network changes, and any number of threads may call it; layers of your own are copied for it.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+        dout : array_like, optional
+            Gradient of something with respect to the scores, shape (B, O); ones if not given, where O is 1.
+
+        Returns
+        -------
+        ndarray
+            Shape (B, I), of the network's dtype: the sum over the scores of `dout` times their gradients.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit, or `dout` is missing and there are several outputs.
+
+        Examples
+        --------
+        >>> network = Network([Affine(np.array([[2.0], [-1.0]]), np.zeros(1)), Relu()])
+        >>> network.input_gradient([[1.0, 1.0], [0.0, 1.0]])
+        array([[ 2., -1.],
+               [ 0.,  0.]])
+        """
+        return _input_gradient.input_gradient(self, _validation.floats("x", self._input(x), self.dtype), dout)
+
+    def jacobian(self, x: ArrayLike) -> np.ndarray:
+        """Derivative of every score with respect to every input, layers in the mode of inference.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs, shape (B, I).
+
+        Returns
+        -------
+        ndarray
+            Shape (B, O, I), of the network's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x` does not fit the network.
+
+        Examples
+        --------
+        >>> network = Network([Affine(np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros(2))])
+        >>> network.jacobian([[0.0, 0.0]])
+        array([[[1., 3.],
+                [2., 4.]]])
+        """
+        return _input_gradient.jacobian(self, _validation.floats("x", self._input(x), self.dtype))
 
     def numerical_gradient(
         self, x: ArrayLike, t: ArrayLike, *, h: float = 1e-4, method: Literal["exact", "brute"] = "exact"
