@@ -149,6 +149,20 @@ def test_an_engine_stays_inside_its_arrays(monkeypatch, kernels, dtype, kind, th
         call.kernel(*at_fences(call.arguments, at_the_end))
 
 
+def test_a_limit_without_an_optimizer_is_refused(monkeypatch, kernels, dtype):
+    """Else its update would look for states that nobody has made room for."""
+    calls = recorded(monkeypatch, kernels, dtype, "of regression", 1)
+    (call,) = [one for one in calls if one.name == "train"
+               and any(isinstance(argument, np.ndarray) and "rule" in (argument.dtype.names or ())
+                       and argument["rule"][0] == kernels.OPTIMIZER_RULES["gradient"] for argument in one.arguments)]
+    arguments = at_fences(call.arguments, at_the_end=True)
+    for argument in arguments:
+        if isinstance(argument, np.ndarray) and "rule" in (argument.dtype.names or ()):
+            argument["has_norm_limit"], argument["limit"] = 1, 0.1
+    with pytest.raises(ValueError, match="gradients that are given to the caller have no limit"):
+        call.kernel(*arguments)
+
+
 WRONG_NUMBERS = (-(2**63), -(2**31), -1, 0, 1, 2, 3, 7, 64, 1000, 2**16, 2**31 - 1, 2**31, 2**40, 2**60, 2**62, 2**63 - 1)
 
 

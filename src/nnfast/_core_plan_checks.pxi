@@ -18,6 +18,8 @@ cdef int _check_settings(const Training* training, const Room* room, int num_thr
     _check_threads(num_threads)
     _must(training.rows > 0 and training.batch_size > 0 and training.epochs > 0, "there is no row, batch or epoch")
     _must(0 <= training.optimizer.rule <= GRADIENT, "the optimizer has no such rule")
+    _must(training.optimizer.has_norm_limit == 0 or training.optimizer.rule != GRADIENT,
+          "gradients that are given to the caller have no limit")
     _must(0 <= progress.epoch < training.epochs and 0 <= progress.step < training.steps, "progress is beyond the end")
     _must(room.order_columns == 0 or room.order_columns == training.rows, "order has not as many columns as x has rows")
     _check_room("losses", room.losses, training.batch_size)
