@@ -25,7 +25,7 @@ from cython cimport floating
 from cython.parallel cimport parallel
 from libc.math cimport exp as exp_libc, fabs, fabsf, log1p, pow, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 import sys
 

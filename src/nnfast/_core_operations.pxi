@@ -301,7 +301,7 @@ cdef void _operate_on_rows(
     elif code == SOFTMAX_LOSS:
         _softmax_loss_rows(training, operation, batch, first, last, x, y)
     elif code == COPY:
-        memcpy(y, x, n * sizeof(y[0]))
+        memmove(y, x, n * sizeof(y[0]))
     else:
         for row in range(rows):
             _operate_on_row(training, operation, batch, first + row, x + row * operation.x_row,

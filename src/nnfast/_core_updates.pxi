@@ -149,7 +149,7 @@ cdef void _keep_gradient(
 ) noexcept nogil:
     """Until the norm is known, to which squares adds each tile's part."""
     cdef Py_ssize_t first = 0, rows
-    memcpy(kept, gradient, n * sizeof(gradient[0]))
+    memmove(kept, gradient, n * sizeof(gradient[0]))    # a wrong place may lie over it, and shall do no harm
     while first < n:
         rows = n - first if n - first < tile else tile
         squares[first // tile] = _sum_of(gradient + first, rows, True)
@@ -270,7 +270,7 @@ cdef void _update_bias(
         columns = operation.outputs - first_column if operation.outputs - first_column < columns else columns
         memcpy(<floating*><uintptr_t>operation.bias_array + first_column, gradient, columns * sizeof(gradient[0]))
     elif training.optimizer.has_norm_limit:
-        memcpy(arena + operation.bias_gradient + first_column, gradient, columns * sizeof(gradient[0]))
+        memmove(arena + operation.bias_gradient + first_column, gradient, columns * sizeof(gradient[0]))
     else:
         _update(training.optimizer, batch, gradient, arena + operation.bias + first_column,
                 arena + operation.bias_state + first_column, _padded(operation.outputs, arena), columns)
