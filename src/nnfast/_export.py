@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnfast import _inference, _validation
+from nnfast import _inference, _validation, functions
 from nnfast._numerical_gradient import float64_copy
-from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
+from nnfast.activations import Identity
 from nnfast.layers import Affine, BatchNormalization, Dropout
 from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 
 if TYPE_CHECKING:
     from nnfast.network import Network
 
-_ACTIVATIONS = {Relu: "relu", LeakyRelu: "leaky_relu", Sigmoid: "sigmoid", Tanh: "tanh", Gelu: "gelu"}
+_ACTIVATIONS = {kind: name.lower() for kind, name in _inference.IN_PLACE.items()}
 _OUTPUTS: dict[type, str | None] = {SoftmaxWithLoss: "softmax", SigmoidWithLoss: "sigmoid", IdentityWithLoss: None}
 
 _EXAMPLES = 8
@@ -125,10 +125,7 @@ def _plain(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _results(network: "Network", x: np.ndarray, output: str | None) -> np.ndarray:
     scores = network.predict(x)
-    if output == "softmax":
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-    return np.asarray(Sigmoid().infer(scores)) if output == "sigmoid" else scores
+    return scores if output is None else {"softmax": functions.softmax, "sigmoid": functions.sigmoid}[output](scores)
 
 
 def version() -> str:

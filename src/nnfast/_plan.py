@@ -40,7 +40,7 @@ _OPTIMIZER = np.dtype(
     + [(name, np.float64) for name in ("first", "second", "weight_decay", "limit")]
 )
 SETTINGS = np.dtype([(name, np.float64) for name in ("lr", "weight", "l2", "l1")])
-"""Of one step: learning rate, what the rows' losses are divided by, strengths of the penalties."""
+"""Of one step: learning rate, what its rows weigh together, strengths of the penalties."""
 
 NO_WEIGHTS = np.empty(0)
 """Of rows that all weigh 1."""
