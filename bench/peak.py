@@ -1,13 +1,11 @@
 """The FMA peak of this machine in float32, measured in the same run as what is compared with it."""
 
 import ctypes
-import shutil
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
+
+import c_code
 
 SECONDS = 0.05
 ROUNDS = 9
@@ -15,16 +13,10 @@ ROUNDS = 9
 
 def measured(counts: list[int]) -> dict[int, float]:
     """GFLOP/s by number of threads, the best of some rounds; empty where there is no C compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    if c_code.compiler() is None:
         print("no C compiler: the share of the FMA peak is not measured", file=sys.stderr)
         return {}
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "peak.so"
-        source = Path(__file__).with_name("peak.c")
-        subprocess.run([compiler, "-O2", "-march=native", "-funroll-loops", "-shared", "-fPIC", source, "-o", library],
-                       check=True)
-        code = ctypes.CDLL(library)
+    code = c_code.compiled(c_code.FOLDER / "peak.c", "-O2", "-funroll-loops")
     code.multiply_adds.argtypes, code.multiply_adds.restype = [ctypes.c_long, ctypes.c_float], ctypes.c_float
     turns = 1_000_000
     turns = int(turns * SECONDS / _seconds(code, turns, 1))

@@ -211,6 +211,14 @@ INFERENCE = [
     Inference("61-43-29-3, 77 rows, float64", (61, 43, 29, 3), 77, "float64", "odd sizes, on purpose"),
 ]
 
+CALLS = [   # of a C function, for one row
+    Inference("1-1", (1, 1), 1, "float32", "the call itself", {"microseconds": 100}),
+    Inference("2-32-32-1", (2, 32, 32, 1), 1, "float64", "a term of a differential equation"),
+    Inference("4-64-64-2", (4, 64, 64, 2), 1, "float32", "control and reinforcement learning"),
+    Inference("784-50-10", (784, 50, 10), 1, "float32", "one image"),
+    Inference("784-512-512-10", (784, 512, 512, 10), 1, "float32", "bound by reading the weights"),
+]
+
 
 @dataclass(frozen=True)
 class Product:

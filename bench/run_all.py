@@ -5,6 +5,7 @@ The exit status is 1 if any two contestants computed different things.
 
 import sys
 
+import bench_c_functions
 import bench_cores
 import bench_demo
 import bench_fit_options
@@ -20,7 +21,10 @@ import bench_training
 
 if __name__ == "__main__":
     status = bench_demo.main()
-    for benchmark in (bench_training, bench_fit_options, bench_inference, bench_layers, bench_gradient, bench_kernels):
+    for benchmark in (
+        bench_training, bench_fit_options, bench_inference, bench_c_functions, bench_layers, bench_gradient,
+        bench_kernels,
+    ):
         print(flush=True)
         status |= benchmark.main(sys.argv[1:])
     for benchmark in (bench_import, bench_other_libraries, bench_subnormals, bench_cores, bench_neighbours):

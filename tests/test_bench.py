@@ -19,6 +19,7 @@ sys.path.insert(0, str(BENCH))
 
 import bench_accuracy
 import bench_builds
+import bench_c_functions
 import bench_cores
 import bench_demo
 import bench_fit_options
@@ -38,14 +39,15 @@ from numpy_mlp import NumpyMLP
 
 from nnfast import _kernels, get_num_threads, load_digits, set_num_threads
 
+MODULES = (bench_training, bench_layers, bench_inference, bench_c_functions, bench_gradient, bench_kernels)
 CASES = {
     f"{module.__name__}: {case.name}": case
-    for module in (bench_training, bench_layers, bench_inference, bench_gradient, bench_kernels) for case in module.cases()
+    for module in MODULES for case in module.cases()
 }
 
 
 def test_every_problem_has_a_name_of_its_own_and_a_reason():
-    for module in (bench_training, bench_layers, bench_inference, bench_gradient, bench_kernels):
+    for module in MODULES:
         names = [case.name for case in module.cases()]
         assert len(set(names)) == len(names)
     assert all(case.reason for case in CASES.values())

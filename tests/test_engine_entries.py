@@ -6,6 +6,7 @@ again on arrays that stand at fences (test_guard_pages.py), as they were and wit
 every size and every array wrong in turn. A wrong one is refused, or does no harm.
 """
 
+import ctypes
 import dataclasses
 import itertools
 import os
@@ -38,7 +39,7 @@ from nnfast import (
 )
 
 REFUSED = (ValueError, IndexError, TypeError, OverflowError, MemoryError)
-HELD = ("Arrays", "Chain", "GradientChain", "Scratch")
+HELD = ("Arrays", "Chain", "Context", "GradientChain", "Scratch")
 CALLED = ("train", "train_converting", "infer", "infer_converting", "evaluate", "perturb")
 
 
@@ -246,3 +247,31 @@ def test_nothing_that_an_engine_is_given_makes_it_leave_its_arrays(monkeypatch, 
             except REFUSED:
                 refused += 1
     assert min(refused, taken) > 50
+
+
+MOST_VALUES = 4096
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_no_context_makes_a_c_function_leave_its_arrays(monkeypatch, kernels, dtype, kind):
+    """Rows are as long as the stages say; everything else about them is wrong in turn."""
+    network, recorder = NETWORKS[kind](dtype), Recorder(kernels)
+    monkeypatch.setitem(_kernels._BY_DTYPE, dtype, recorder.kernels)
+    source = network.predictor()
+    monkeypatch.undo()
+    function, refused, called = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)(kernels.ROW_FUNCTION), 0, 0
+    x, y = (fenced(np.ones(MOST_VALUES, dtype), np.nan, True)[0] for _ in "xy")
+    record = standing(recorder.made[id(source._context)])
+    for variant in itertools.islice(variants(record), 0, None, max(1, EVERY // 20)):
+        try:
+            wrong = variant()
+            context = made(wrong)
+        except REFUSED:
+            refused += 1
+            continue
+        stages = wrong.arguments[0].arguments[0]
+        inputs, outputs = int(stages["inputs"][0]), int(stages["outputs"][-1])
+        if max(inputs, outputs) <= MOST_VALUES:
+            function(x[MOST_VALUES - inputs :].ctypes.data, y[MOST_VALUES - outputs :].ctypes.data, context.address)
+            called += 1
+    assert min(refused, called) > 50

@@ -28,6 +28,9 @@ CASES = {
     "numerical_gradient": "network.numerical_gradient(x, t)",
     "predictor": "network.predictor(3)",
     "predictor's call": "predictor(x)",
+    "predictor with memory for C functions": "wide.predictor()",
+    "predictor's C function": "predictor.ctypes(row, scores, predictor.context)",
+    "a layer written in Python called from C": "refused(lambda: own.predictor().address)",
     "layers": "layer.forward(x), layer.backward(dout)",
     "params replaced": "network.params.update({'W1': np.ones((4, 3))})",
     "num_threads": "network.predict(x, num_threads=2)",
@@ -95,6 +98,8 @@ deep = nnfast.Network([nnfast.Affine(4, 5), nnfast.BatchNormalization(5), nnfast
                        nnfast.Affine(5, 3)], seed=0)
 own = nnfast.Network([Doubled(), nnfast.Affine(4, 3)], seed=0)
 layer, predictor = nnfast.Affine(4, 3), network.predictor(3)
+wide = nnfast.Network([nnfast.Affine(4, 2000)], seed=0)
+row, scores = np.ctypeslib.as_ctypes(x[0]), np.ctypeslib.as_ctypes(np.empty(3, np.float32))
 layer.draw(network.generator, np.dtype(np.float32))
 deep.save(folder / "deep.npz")
 (folder / "half.npz").write_bytes((folder / "deep.npz").read_bytes()[:-300])

@@ -23,6 +23,8 @@ UPDATE_DEPTH: int
 FEWEST_ROWS_BY_TILES: int
 LANES_LEFT_OUT: int
 FEWEST_BUFFER: int
+ROW_FUNCTION: dict[str, int]
+SCIPY_FUNCTIONS: dict[str, int]
 OPERATION_CODES: dict[str, int]
 OPTIMIZER_RULES: dict[str, int]
 
@@ -156,3 +158,9 @@ class Scratch:
     def __init__(self, memory: NDArray[uint8]) -> None: ...
 
 def infer(chain: Chain, scratch: Scratch, x: Floats, y: Floats, rows: int, num_threads: int) -> bool: ...
+
+# What C functions, whose addresses are in ROW_FUNCTION and SCIPY_FUNCTIONS, are given
+class Context:
+    def __init__(self, chain: Chain, blocks: int) -> None: ...
+    @property
+    def address(self) -> int: ...

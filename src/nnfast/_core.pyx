@@ -23,8 +23,8 @@ from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating
 from cython.parallel cimport parallel
-from libc.math cimport exp as exp_libc, fabs, fabsf, log1p, pow, sqrt, sqrtf
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.math cimport NAN, exp as exp_libc, fabs, fabsf, log1p, pow, sqrt, sqrtf
+from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memmove, memset
 
 import sys
@@ -65,6 +65,8 @@ cdef extern from "_parallel.h" nogil:
     int64_t nnfast_load_long "NNFAST_LOAD_LONG" (int64_t* place)
     int nnfast_forks
     void nnfast_watch_forks()
+    uint8_t* nnfast_take_block(uint8_t* blocks, Py_ssize_t size, int32_t count)
+    void nnfast_give_block(uint8_t* block)
     int nnfast_openmp_threads()
     struct nnfast_all_teams:
         int64_t assembled, refused, rested
@@ -155,5 +157,6 @@ include "_core_operations.pxi"
 include "_core_plan_checks.pxi"
 include "_core_step.pxi"
 include "_core_inference.pxi"
+include "_core_c_functions.pxi"
 include "_core_gradient.pxi"
 include "_core_perturbation.pxi"

@@ -209,7 +209,9 @@ cdef void _product_of_few_rows(
 
     The first column is one of a whole vector, and so is the last, unless it is the last of all.
     """
-    cdef Py_ssize_t end, columns = SUMS_OF_FEW_ROWS // rows // _lanes(c) * _lanes(c)
+    cdef Py_ssize_t end, columns = SUMS_OF_FEW_ROWS
+    if rows > 1:
+        columns = SUMS_OF_FEW_ROWS // rows // _lanes(c) * _lanes(c)
     while first < last:
         end = last if last - first < columns else first + columns
         if floating is float:
@@ -340,10 +342,12 @@ cdef void _infer_columns(
         before, x_row = y, y_row
         y_row = stage.y_row if stage.y_row else stage.outputs
         y = memory + written % 2 * inference.buffer_size if stage.y_row else result
-        blocks = (stage.outputs + lanes - 1) // lanes
-        first = blocks * share // shares * lanes
-        last = blocks * (share + 1) // shares * lanes
-        last = last if last < stage.outputs else stage.outputs
+        first, last = 0, stage.outputs
+        if shares > 1:
+            blocks = (stage.outputs + lanes - 1) // lanes
+            first = blocks * share // shares * lanes
+            last = blocks * (share + 1) // shares * lanes
+            last = last if last < stage.outputs else stage.outputs
         if stage.code == COPY:
             _copy_converted(x, stage.inputs, inference.rows, y, y_row, first, last)
         elif place == 0:

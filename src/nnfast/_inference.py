@@ -28,7 +28,8 @@ _STAGE = np.dtype(
 IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH", Gelu: "GELU"}
 """Names of the operations that are what a layer does."""
 
-_LAYERS = (Affine, BatchNormalization, Dropout, Identity, *IN_PLACE)
+LAYERS = (Affine, BatchNormalization, Dropout, Identity, *IN_PLACE)
+"""Those that compiled code knows."""
 
 _BLOCK_BYTES = 1 << 18
 """Of values between the layers for a block of rows, which goes through all layers before the next: a part of the L2
@@ -179,7 +180,7 @@ def fits(network: "Network") -> bool:
             if not (_is(layer.gamma, network.dtype, (width,)) and _is(layer.beta, network.dtype, (width,))
                     and all(_is(array, None, (width,)) for array in layer.statistics)):
                 return False
-        elif kind not in _LAYERS:
+        elif kind not in LAYERS:
             return False
     return True
 

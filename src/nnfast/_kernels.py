@@ -13,7 +13,7 @@ import numpy as np
 
 from nnfast import _core
 
-_OF_A_DTYPE = {"VECTOR", "PANEL_GRAIN"}     # constants that are dicts from the name of a dtype
+_OF_A_DTYPE = {"VECTOR", "PANEL_GRAIN", "ROW_FUNCTION"}     # constants that are dicts from the name of a dtype
 
 _LEVELS = {"v4": 4, "v3": 3, _core.ISA: 0}     # _core: baseline, or neon
 

@@ -46,7 +46,7 @@ static ptrdiff_t nnfast_share(ptrdiff_t n, ptrdiff_t unit, int next)
 #define NNFAST_LOAD(place) (*(volatile int32_t*)(place))
 #define NNFAST_STORE(place, value) ((void)_InterlockedExchange((volatile long*)(place), (value)))
 #define NNFAST_INCREMENT(place) ((int32_t)_InterlockedIncrement((volatile long*)(place)))
-#define NNFAST_TAKE(place) (_InterlockedCompareExchange((volatile long*)(place), 1, 0) == 0)
+#define NNFAST_TAKE(place, mark) (_InterlockedExchange((volatile long*)(place), (mark)) != (mark))
 #define NNFAST_LOAD_LONG(place) (*(volatile int64_t*)(place))
 #define NNFAST_ADD_LONG(place, value) ((void)_InterlockedExchangeAdd64((volatile __int64*)(place), (value)))
 #define NNFAST_PAUSE() YieldProcessor()
@@ -55,7 +55,7 @@ static ptrdiff_t nnfast_share(ptrdiff_t n, ptrdiff_t unit, int next)
 #define NNFAST_LOAD(place) __atomic_load_n((place), __ATOMIC_ACQUIRE)
 #define NNFAST_STORE(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
 #define NNFAST_INCREMENT(place) __atomic_add_fetch((place), 1, __ATOMIC_ACQ_REL)
-#define NNFAST_TAKE(place) (__atomic_exchange_n((place), 1, __ATOMIC_ACQUIRE) == 0)
+#define NNFAST_TAKE(place, mark) (__atomic_exchange_n((place), (mark), __ATOMIC_ACQUIRE) != (mark))
 #define NNFAST_LOAD_LONG(place) __atomic_load_n((place), __ATOMIC_RELAXED)
 #define NNFAST_ADD_LONG(place, value) ((void)__atomic_add_fetch((place), (value), __ATOMIC_RELAXED))
 #define NNFAST_YIELD() ((void)sched_yield())
@@ -124,6 +124,21 @@ static void nnfast_wait(nnfast_barrier* barrier, int threads)
 /* Forks. OpenMP's threads do not survive one, and a child would wait for them for ever: it gets teams of one. Counted
  * here and not in Python, because C forks, too (uWSGI). */
 static int nnfast_forks;
+
+/* Takes one of `count` blocks of memory, each of `size` bytes, that several threads share; waits while all are taken. A block
+ * begins with a mark while it is taken, another one in each process: a child sees those of threads that it has not got. */
+static uint8_t* nnfast_take_block(uint8_t* blocks, ptrdiff_t size, int32_t count)
+{
+    const int32_t mark = nnfast_forks + 1;
+    for (;;) {
+        for (uint8_t* block = blocks; block != blocks + count * size; block += size)
+            if (NNFAST_LOAD((int32_t*)block) != mark && NNFAST_TAKE((int32_t*)block, mark))
+                return block;
+        NNFAST_YIELD();
+    }
+}
+
+static void nnfast_give_block(uint8_t* block) { NNFAST_STORE((int32_t*)block, 0); }
 
 /* Threads that can be had. OpenMP ends the process when the system refuses a thread, as under a limit on processes or on
  * memory: so a thread that wants a larger team than its last one was tries that first, 20 to 50 microseconds a thread. */
@@ -202,7 +217,7 @@ static int nnfast_assemble(nnfast_team* team, int threads)
     team->threads = 1;
     if (threads == 1 || nnfast_forks > 0)
         return 1;
-    if (!NNFAST_TAKE(&nnfast_teams.is_taken)) {
+    if (!NNFAST_TAKE(&nnfast_teams.is_taken, 1)) {
         NNFAST_ADD_LONG(&nnfast_teams.refused, 1);
         return 1;
     }

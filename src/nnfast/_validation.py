@@ -6,7 +6,7 @@ Functions return the checked value, converted where that is harmless; an array i
 
 import math
 import operator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -444,6 +444,30 @@ def flattenable(network: Any) -> list[tuple[Any, str, np.ndarray]]:
                 raise TypeError(f"layer {name} is a {type(layer).__name__}, whose arrays cannot be parts of one vector")
             found.append((layer, key, array))
     return found
+
+
+# Calls from C
+
+def callable_from_c(network: Any, kinds: tuple[type, ...]) -> NoReturn:
+    """Says why a predictor has no C function."""
+    for name, layer in network.layers.items():
+        if type(layer) not in kinds:
+            raise TypeError(
+                f"layer {name} is a {type(layer).__name__}, but only nnfast's own layers can be called from C")
+    names = [*network.params, *("a running statistic" for _ in network.state())]
+    for name, array in zip(names, network.state(), strict=False):
+        if operand(name, array, np.ndim(array)) is not array or array.dtype != network.dtype:
+            raise ValueError(
+                f"{name} is not a plain, contiguous, aligned array of the network's dtype, so a C function cannot read it "
+                f"where it is: put np.array(..., np.{network.dtype.name}, order='C') in its place, and make a new predictor")
+    raise ValueError("the network could not run in compiled code when this predictor was made: make a new one")
+
+
+def one_output(outputs: int, caller: str) -> None:
+    if outputs != 1:
+        raise ValueError(
+            f"the network has {outputs} outputs, but {caller} takes a function of one: choose it in one of your own that calls "
+            "predictor.address")
 
 
 # Exporting
