@@ -256,7 +256,7 @@ class OwnLoss(SoftmaxWithLoss):
     pass
 
 
-@pytest.mark.parametrize("export", ["export_c", "export_numpy"])
+@pytest.mark.parametrize("export", ["export_c", "export_numpy", "export_onnx"])
 @pytest.mark.parametrize(("make", "options", "error", "message"), [
     (lambda: Network([Affine(2, 2), OwnRelu()]), {}, TypeError, "layer OwnRelu1 is a OwnRelu, but only nnfast's own layers can"),
     (lambda: Network([Affine(2, 2)], OwnLoss()), {"probabilities": True}, TypeError, "the loss is a OwnLoss, but only nnfast's"),

@@ -1,6 +1,6 @@
 """A file changed at random is loaded or refused with `ModelFormatError`, in little time and memory.
 
-NNFAST_FILES says how many of each of four kinds (make endurance: 30,000). Files begin as real ones, are cut, lengthened, and have
+NNFAST_FILES says how many of each of six kinds (make endurance: 30,000). Files begin as real ones, are cut, lengthened, and have
 bytes, numbers, keys and whole parts of them changed; descriptions are changed as JSON, too, in an archive that is whole.
 """
 
@@ -25,6 +25,7 @@ from nnfast import (
     Relu,
     SigmoidWithLoss,
     TwoLayerNet,
+    convert,
 )
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -108,7 +109,7 @@ def loads(path):
     begun, before = time.perf_counter(), tracemalloc.get_traced_memory()[0]
     tracemalloc.reset_peak()
     try:
-        network = Network.load(path)
+        network = convert.from_onnx(path) if path.suffix == ".onnx" else Network.load(path)
     except ModelFormatError as error:
         assert str(error).isprintable()
         found = False
@@ -145,7 +146,9 @@ def fuzzed(path, given):
 
 
 def write(path, description, arrays):
-    if path.suffix == ".safetensors":
+    if path.suffix == ".onnx":
+        path.write_bytes(description.SerializeToString())
+    elif path.suffix == ".safetensors":
         import safetensors.numpy
 
         safetensors.numpy.save_file(arrays, path, {"nnfast": json.dumps(description)})
@@ -183,5 +186,71 @@ def test_a_description_changed_at_random_is_loaded_or_refused(tmp_path, kind):
         make().save(path)
         found.append(arrays_of(path))
     count = fuzzed(path, st.sampled_from(found).flatmap(lambda one: st.tuples(descriptions(one[0]), st.just(one[1]))))
+    assert count[False] > FILES // 4
+    assert count[True] > 0
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """ONNX models: those of networks, and the graphs of test_onnx_graphs.py."""
+    import onnx
+    from test_onnx_graphs import UNDERSTOOD, built
+
+    found, path = [built(make) for make in UNDERSTOOD.values()], tmp_path_factory.mktemp("models") / "network.onnx"
+    for make in NETWORKS:
+        make().export_onnx(path, probabilities=True)
+        found.append(onnx.load(path))
+    return found
+
+
+@pytest.mark.needs("onnx")
+def test_a_model_changed_at_random_is_loaded_or_refused(tmp_path, models):
+    contents = [model.SerializeToString() for model in models]
+    count = fuzzed(tmp_path / "network.onnx", st.sampled_from(contents).flatmap(lambda one: changes(one, contents)))
+    assert count[False] > FILES // 3
+
+
+@st.composite
+def graphs(draw, models):
+    """A model with nodes, names, attributes and sizes replaced, left out or repeated."""
+    from onnx import helper
+
+    model = type(models[0])()
+    model.CopyFrom(draw(st.sampled_from(models)))
+    graph = model.graph
+    names = sorted({"", *(name for node in graph.node for name in (*node.input, *node.output))})
+    others = [node for other in models for node in other.graph.node]
+    for _ in range(draw(st.integers(1, 3))):
+        node = graph.node[draw(st.integers(0, len(graph.node) - 1))]
+        what = draw(st.sampled_from(["name", "operator", "node", "input", "attribute", "size", "dtype", "width"]))
+        if what == "name" and node.input:
+            node.input[draw(st.integers(0, len(node.input) - 1))] = draw(st.sampled_from(names))
+        elif what == "operator":
+            node.op_type = draw(st.sampled_from(others)).op_type
+        elif what == "node":
+            node.CopyFrom(draw(st.sampled_from(others)))
+        elif what == "input":
+            node.input.append(draw(st.sampled_from(names)))
+        elif what == "attribute":
+            del node.attribute[draw(st.integers(0, len(node.attribute))):]
+            known = [attribute.name for other in others for attribute in other.attribute]
+            values = st.one_of(st.sampled_from([-1, 0, 1, 2, 7, 2**63 - 1]), st.floats(width=32), st.text(max_size=3),
+                               st.lists(st.integers(-3, 3), min_size=1, max_size=3), st.just([0.0, 1.0]))
+            node.attribute.append(helper.make_attribute(draw(st.sampled_from(known)), draw(values)))
+        elif what == "width":
+            size = draw(st.sampled_from(graph.input[0].type.tensor_type.shape.dim))
+            size.dim_value = draw(st.sampled_from([0, 1, 7, 2**31, 2**62]))
+        elif graph.initializer:
+            array = draw(st.sampled_from(graph.initializer))
+            if what == "dtype":
+                array.data_type = draw(st.integers(0, 16))
+            elif array.dims:
+                array.dims[draw(st.integers(0, len(array.dims) - 1))] = draw(st.sampled_from([-1, 0, 1, 5, 7, 2**62]))
+    return model, None
+
+
+@pytest.mark.needs("onnx")
+def test_a_graph_changed_at_random_is_loaded_or_refused(tmp_path, models):
+    count = fuzzed(tmp_path / "network.onnx", graphs(models))
     assert count[False] > FILES // 4
     assert count[True] > 0

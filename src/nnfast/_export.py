@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nnfast.network import Network
 
 _ACTIVATIONS = {kind: name.lower() for kind, name in _inference.IN_PLACE.items()}
-_OUTPUTS: dict[type, str | None] = {SoftmaxWithLoss: "softmax", SigmoidWithLoss: "sigmoid", IdentityWithLoss: None}
+OUTPUTS: dict[type, str | None] = {SoftmaxWithLoss: "softmax", SigmoidWithLoss: "sigmoid", IdentityWithLoss: None}
 
 _EXAMPLES = 8
 """Of what the network gives, which the exported code compares itself with."""
@@ -78,14 +78,14 @@ class Exported:
 def exported(network: "Network", probabilities: bool) -> Exported:
     """The network, checked. With probabilities, its output function (softmax, sigmoid) is one of the operations."""
     kinds = (Affine, BatchNormalization, Dropout, Identity, *_ACTIVATIONS)
-    inputs = _validation.exportable(network, kinds, _inference.fits(network), tuple(_OUTPUTS) if probabilities else None)
+    inputs = _validation.exportable(network, kinds, _inference.fits(network), tuple(OUTPUTS) if probabilities else None)
     operations: list[Operation] = []
     for layer in network.layers.values():
         width = operations[-1].width if operations else inputs
         for operation in _operations(layer, width, network.dtype):
             number = 1 + sum(one.kind == operation.kind for one in operations)
             operations.append(replace(operation, number=number))
-    output = _OUTPUTS[type(network.last_layer)] if probabilities else None
+    output = OUTPUTS[type(network.last_layer)] if probabilities else None
     if output is not None:
         operations.append(Operation(output, int(network.outputs or 0), {}))
     if not operations:

@@ -491,6 +491,17 @@ def exportable(network: Any, kinds: tuple[type, ...], fits: bool, losses: tuple[
     return int(network.inputs)
 
 
+MOST_BYTES_OF_ONNX = 2**31 - 2**20
+"""Of arrays in a file, which protobuf keeps below 2 GB; nodes and names take the rest."""
+
+
+def fits_onnx(nbytes: int) -> None:
+    """That arrays are not too many for an ONNX file."""
+    if nbytes > MOST_BYTES_OF_ONNX:
+        raise ValueError(f"the network's arrays take {nbytes / 1e9:.2f} GB, but an ONNX file holds at most 2 GB: keep them as "
+                         "float32, or save the network as .npz")
+
+
 def identifier(name: str, value: Any) -> str:
     """A name for a function in C."""
     if not isinstance(value, str):

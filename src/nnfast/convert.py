@@ -1,17 +1,20 @@
-"""Weights from and to PyTorch, Keras and scikit-learn, as arrays: none of them is imported, nor needs to be installed.
+"""Weights from and to PyTorch, Keras and scikit-learn, as arrays, and networks from ONNX models.
+
+None of the three is imported, nor needs to be installed; models are read by the package onnx.
 
 All that is converted predicts the same there and here, but for rounding: matrices are transposed for PyTorch, the numbers that
 batch normalisations add to variances are allowed for, and so is `Dropout`, which here scales in inference and elsewhere in
 training: the scale goes into the weights of the next layer.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _validation
+from nnfast import _files, _validation
 from nnfast.activations import Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.layers import Affine, BatchNormalization, Dropout
 from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
@@ -19,7 +22,7 @@ from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 if TYPE_CHECKING:
     from nnfast.network import Network
 
-__all__ = ["from_keras", "from_sklearn", "from_torch", "to_keras", "to_sklearn", "to_torch"]
+__all__ = ["from_keras", "from_onnx", "from_sklearn", "from_torch", "to_keras", "to_sklearn", "to_torch"]
 
 _TORCH_EPSILON = 1e-5       # torch.nn.BatchNorm1d
 _KERAS_EPSILON = 1e-3       # keras.layers.BatchNormalization
@@ -250,6 +253,81 @@ def from_sklearn(estimator: Any, *, seed: int | None = None) -> "Network":
     for coefs, intercepts in zip(estimator.coefs_, estimator.intercepts_, strict=True):
         layers += [Affine(np.array(coefs, order="C"), np.array(intercepts)), activation()]
     return Network(layers[:-1], _SKLEARN_OUTPUTS[output](), seed=seed)
+
+
+def from_onnx(model: str | os.PathLike[str] | bytes | Any, *, loss: Any = None, seed: int | None = None) -> "Network":
+    """A network from an ONNX model of a multi-layer perceptron, whoever wrote it: PyTorch, Keras, scikit-learn, nnfast.
+
+    It may hold Gemm, MatMul, Add, Sub, Mul and Div with constants, BatchNormalization, Relu, LeakyRelu, Sigmoid, Tanh,
+    Gelu (also as a formula of Erf), Dropout, Identity, Cast, Flatten or Reshape to rows (N, I), and Softmax, LogSoftmax
+    or Sigmoid at its end; of ONNX for machine learning, Scaler and ZipMap. Additions and multiplications by constants,
+    such as those of a `StandardScaler`, are put into the weights beside them, which then round differently, or become a
+    `BatchNormalization`. Dropout, which does nothing in inference there, is left out. Of a classifier's outputs the
+    probabilities are taken, not the labels.
+
+    A file that comes from anywhere may be given: nothing in it is executed, no other file is opened, and what it claims
+    is compared with what is there before memory is allocated.
+
+    Parameters
+    ----------
+    model : str, os.PathLike, bytes or onnx.ModelProto
+        A file, its contents, or the model itself.
+    loss : output layer, keyword-only, optional
+        If not given, `SoftmaxWithLoss` where the model ends with a softmax, `SigmoidWithLoss` where it ends with a
+        sigmoid, and else `IdentityWithLoss`, although scores may well be those of classes: a model does not tell.
+    seed : int, keyword-only, optional
+        Of the network, for what it draws when it is trained further.
+
+    Returns
+    -------
+    Network
+        Of float32 or float64, as the model's matrices are. `predict` gives scores: what goes into the softmax or
+        sigmoid at the end, which are the loss's. Two classes of scikit-learn are one score.
+
+    Raises
+    ------
+    FileNotFoundError, OSError
+        If the file cannot be read.
+    ImportError
+        If onnx is not installed (``pip install "nnfast[onnx]"``).
+    ModelFormatError
+        If the model is damaged, or has something that is not understood.
+    TypeError, ValueError
+        If an argument is not as described, or the loss does not take what the model gives.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from nnfast import Network
+    >>> network = Network([Affine(4, 8), Relu(), Affine(8, 3)], seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     network.export_onnx(pathlib.Path(folder, "network.onnx"), probabilities=True)
+    ...     again = from_onnx(pathlib.Path(folder, "network.onnx"))
+    >>> again
+    Network([Affine1, Relu1, Affine2], SoftmaxWithLoss)
+    >>> bool((again.params["W1"] == network.params["W1"]).all())
+    True
+    """
+    from nnfast import _export, _export_onnx, _import_onnx
+    from nnfast.network import Network
+
+    onnx = _export_onnx.library()
+    if not isinstance(model, (bytes, onnx.ModelProto)):
+        if not isinstance(model, (str, os.PathLike)):
+            raise TypeError(f"model is a {type(model).__name__}, but a path, bytes or an onnx.ModelProto was expected")
+        model = _files.as_path("model", model)
+    found = _import_onnx.load(model)
+    function = None if loss is None else _export.OUTPUTS.get(type(loss))
+    if found.output == "softmax":
+        if loss is not None and function != "softmax":
+            raise ValueError(f"loss is a {type(loss).__name__}, but the model ends with a softmax: SoftmaxWithLoss was "
+                             "expected")
+        loss = loss or SoftmaxWithLoss()
+    elif found.output == "sigmoid" and not found.is_of_scores and (loss is None or function == "sigmoid"):
+        loss = loss or SigmoidWithLoss()
+    elif found.output == "sigmoid":
+        found.layers.append(Sigmoid())
+    return Network(found.layers, IdentityWithLoss() if loss is None else loss, seed=seed, dtype=found.dtype)
 
 
 # What all have in common: layers with parameters in their order, free of Dropout's scale and of their own epsilon.

@@ -711,6 +711,48 @@ class Network:
         text = _export_numpy.source(_export.exported(self, bool(probabilities)), _export.version())
         _files.put_in_place(_files.as_path("path", path), text.encode())
 
+    def export_onnx(self, path: str | os.PathLike[str], *, probabilities: bool = False) -> None:
+        """Write the network as an ONNX model, for ONNX Runtime, OpenVINO and whatever else reads these.
+
+        Its input is "x" (batch, I), its output "scores" or "probabilities" (batch, O), of the network's dtype, for any
+        number of examples. It is of operator set 13, with the weights to the last bit; results differ by rounding.
+        Where the network is of float64, the error function of `Gelu` is computed in float32, since ONNX Runtime has no
+        other. `convert.from_onnx` reads such files.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            Where to, extension included. A file that is there is replaced whole.
+        probabilities : bool, keyword-only, default False
+            Whether it gives probabilities, through the softmax or sigmoid of the loss, instead of scores.
+
+        Raises
+        ------
+        ImportError
+            If onnx is not installed (``pip install "nnfast[onnx]"``).
+        OSError
+            If the file cannot be written.
+        TypeError
+            If a layer is written in Python, or the loss is and probabilities are asked for.
+        ValueError
+            If a weight is not finite, or all of them take more than the 2 GB that such a file can hold.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> import onnx
+        >>> network = Network([Affine(4, 8), Relu(), Affine(8, 3)], seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     network.export_onnx(pathlib.Path(folder, "network.onnx"), probabilities=True)
+        ...     model = onnx.load(pathlib.Path(folder, "network.onnx"))
+        >>> [node.op_type for node in model.graph.node]
+        ['Gemm', 'Relu', 'Gemm', 'Softmax']
+        """
+        from nnfast import _export, _export_onnx
+
+        path = _files.as_path("path", path)
+        _files.put_in_place(path, _export_onnx.contents(_export.exported(self, bool(probabilities)), _export.version()))
+
     @staticmethod
     def load(path: str | os.PathLike[str], *, seed: int | None = None) -> "Network":
         """A network from a file that `save` has written: it predicts the same bits, and can be trained further.
