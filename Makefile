@@ -24,7 +24,7 @@ RACES := kernels vector_maths products zeros layers losses optimizers network pl
 
 UNSET := kernels products vector_maths zeros layers losses optimizers
 
-ENDURED := fuzzed_files datasets model_files interruption fork containers leaks engine_entries
+ENDURED := checkpoint fuzzed_files datasets model_files interruption fork containers leaks engine_entries
 
 # MNIST for tests and benchmarks, where it lies beside the checkout.
 ifneq ($(wildcard ../shared/data/mnist),)

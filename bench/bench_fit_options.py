@@ -1,27 +1,34 @@
 """What `fit` is told besides, step by step: each option beside PyTorch doing the same, and beside a fit without it.
 
 `python bench/bench_fit_options.py`, some five minutes. The first row of a network has no option: the others' times less
-that one's are what the option costs.
+that one's are what the option costs. A checkpoint is written after each epoch, on the disk of the temporary folder, as a file
+that takes the place of the one before: nnfast waits until the disk has it (fsync), and so does the peer.
 """
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import peers
 import timing
 from problems import SEED, TRAINING, Training
 
 NETWORKS = ("784-50-10, batch 100", "784-256-128-10, batch 128", "10-45-45-10, batch 128, Adam")
-OPTIONS = ("no option", "class_weight", "schedule", "clip_value", "clip_norm", "weight_decay_lambda", "l1_lambda", "step_callbacks")
+OPTIONS = ("no option", "class_weight", "schedule", "clip_value", "clip_norm", "weight_decay_lambda", "l1_lambda",
+           "step_callbacks", "checkpoint")
 CLASS_WEIGHT = {2: 3.0, 5: 0.5}
 CLIP_VALUE, CLIP_NORM, PENALTY = 0.003, 0.1, 0.03
 TOLERANCE = 1e-3
-"""Of the weights after two epochs. An option changes them by more than that (but for a callback, which does nothing)."""
+"""Of the weights after two epochs. An option changes them by more than that (but for a callback or a file)."""
 
 
 
 def nnfast_training(problem: Training, option: str):
-    """Weights by class are weights of rows; the schedule is half a wave of the cosine."""
+    """Weights by class are weights of rows; the schedule is half a wave of the cosine; a checkpoint is one an epoch."""
     import nnfast
     from nnfast import schedules
 
@@ -41,12 +48,21 @@ def nnfast_training(problem: Training, option: str):
         "clip_norm": {"clip_norm": CLIP_NORM},
         "step_callbacks": {"step_callbacks": [lambda step: None]},
     }.get(option, {})
+    if option == "checkpoint":
+        options["checkpoint"] = nnfast.Checkpoint(_file())
 
     def work():
         network.fit(x, t, epochs=problem.epochs, batch_size=problem.batch_size, optimizer=optimizer, shuffle=False, **options)
         return list(network.params.values())
 
     return work
+
+
+def _file() -> Path:
+    """In a folder that is gone when the process ends."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder, "checkpoint")
 
 
 def torch_training(problem: Training, option: str):
@@ -63,7 +79,7 @@ def torch_training(problem: Training, option: str):
     for label, its_weight in CLASS_WEIGHT.items():
         weight[label] = its_weight
     cross_entropy = torch.nn.CrossEntropyLoss(weight=weight if option == "class_weight" else None)
-    updates = 0
+    updates, path = 0, _file()
 
     def work():
         nonlocal updates
@@ -87,6 +103,13 @@ def torch_training(problem: Training, option: str):
                 optimizer.step()
                 if schedule is not None:
                     schedule.step()
+            if option == "checkpoint":
+                unfinished = path.with_suffix(".part")
+                with unfinished.open("wb") as file:
+                    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict()}, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(path)
         for group in optimizer.param_groups:
             group["lr"] = problem.lr
             group.pop("initial_lr", None)

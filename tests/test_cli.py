@@ -215,6 +215,28 @@ def test_a_saved_file_replaces_the_one_that_was_there(folder):
     assert files() == ["net"]
 
 
+def test_a_training_that_is_resumed_ends_as_one_in_one_go(capsys, folder):
+    train(*QUICK, "--checkpoint", "fit.npz", "--resume", "--save", "half.npz")      # there is none yet
+    assert files() == ["fit.npz", "half.npz"]
+    capsys.readouterr()
+    train("--epochs", 4, "--no-pictures", "--checkpoint", "fit.npz", "--resume", "--seed", 3, "--save", "resumed.npz")
+    assert re.findall(r"epoch (\d)/4", capsys.readouterr().out) == ["3", "4"]
+    train("--epochs", 4, "--no-pictures", "--save", "whole.npz")
+    assert Path("resumed.npz").read_bytes() == Path("whole.npz").read_bytes()
+
+
+def test_another_training_is_not_resumed(capsys):
+    train(*QUICK, "--checkpoint", "fit.npz")
+    capsys.readouterr()
+    for arguments, said in [
+        (["--layers", "20"], "layer 1"), (["--optimizer", "adam"], "optimizer 'SGD', but this one has 'Adam'"),
+        (["--batch-size", "99"], "batch_size 100"), (["--epochs", "1"], "epochs is 1: ask for as many"), (["--dtype", "float64"], "dtype"),
+    ]:
+        assert said in refusal(capsys, "train", *QUICK, "--checkpoint", "fit.npz", "--resume", *arguments)
+    assert "names none" in refusal(capsys, "train", *QUICK, "--resume")
+    assert "a checkpoint is an .npz" in refusal(capsys, "train", *QUICK, "--checkpoint", "fit.safetensors")
+
+
 def test_threads_limits_the_threads(folder):
     train(*QUICK, "--threads", 1)
     assert nnfast.get_num_threads() == 1
@@ -352,6 +374,7 @@ def test_a_learning_rate_that_overflows_the_loss_is_one_sentence_and_exit_2(caps
     ["--no-pictures", "--save", "folder"],
     ["--pictures", "occupied"],
     ["--no-pictures", "--save", os.devnull],
+    ["--no-pictures", "--checkpoint", Path("missing", "fit.npz")],
 ], ids=spelled)
 @pytest.mark.needs("matplotlib")
 def test_a_place_that_cannot_be_written_is_refused_before_the_training(capsys, folder, monkeypatch, arguments):
@@ -398,7 +421,7 @@ def test_every_option_of_train_is_explained_with_its_default(capsys):
     explained = re.split(r"\n  (?=--)", capsys.readouterr().out)[1:]
     assert {text.split()[0] for text in explained} == {
         "--data", "--data-dir", "--download", "--layers", "--activation", "--dtype", "--optimizer", "--lr",
-        "--batch-size", "--epochs", "--seed", "--threads", "--save", "--pictures", "--no-pictures", "--quiet",
+        "--batch-size", "--epochs", "--seed", "--threads", "--checkpoint", "--resume", "--save", "--pictures", "--no-pictures", "--quiet",
     }
     for text in explained:
         assert re.search(r"\(default:\s", text)

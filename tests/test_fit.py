@@ -165,7 +165,7 @@ def test_the_progress_bar_counts_steps(data, capsys):
     assert "6" in capsys.readouterr().err
 
 
-def test_a_missing_tqdm_is_named_with_its_remedy(data, monkeypatch):
+def test_without_tqdm_there_is_a_line_in_the_end(data, monkeypatch, capsys):
     original = builtins.__import__
 
     def without_tqdm(name, *arguments, **options):
@@ -174,8 +174,18 @@ def test_a_missing_tqdm_is_named_with_its_remedy(data, monkeypatch):
         return original(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without_tqdm)
-    with pytest.raises(ImportError, match=r"^progress=True needs tqdm: pip install nnfast\[progress\]$"):
-        make_network().fit(*data, progress=True)
+    history = make_network().fit(*data, epochs=3, validation_data=data, progress=True)
+    captured = capsys.readouterr()
+    loss, accuracy, validation_loss, validation_accuracy = (
+        values[-1] for values in (history.loss, history.accuracy, history.validation_loss, history.validation_accuracy))
+    assert captured.out == ""
+    assert captured.err == (
+        f"3/3 epochs: loss {loss:.4f}, accuracy {accuracy:.4f}, validation loss {validation_loss:.4f}, "
+        f"validation accuracy {validation_accuracy:.4f}; {sum(history.seconds):.2f} s of training, "
+        f"{3 * 23 / sum(history.seconds):,.0f} examples/s\n")
+    history = make_network(loss=IdentityWithLoss()).fit(
+        data[0], data[0][:, :2], epochs=9, progress=True, callbacks=[lambda epoch: epoch.number == 2])
+    assert capsys.readouterr().err.startswith(f"2/9 epochs: loss {history.loss[-1]:.4f}; ")
 
 
 def stopping_on_the_way(network, x, t, exception):

@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from nnfast import (
+    Adam,
     Affine,
     BatchNormalization,
+    Checkpoint,
     Dropout,
+    EarlyStopping,
     IdentityWithLoss,
     LeakyRelu,
     ModelFormatError,
@@ -26,6 +29,7 @@ from nnfast import (
     SigmoidWithLoss,
     TwoLayerNet,
     convert,
+    schedules,
 )
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -104,6 +108,51 @@ def descriptions(draw, description):
     return description
 
 
+@st.composite
+def fits(draw, description):
+    """A description whose part about the fit has some of its values replaced, left out or repeated, at any depth."""
+    description = copy.deepcopy(description)
+    for _ in range(draw(st.integers(1, 3))):
+        place, key = description, "training"
+        while isinstance(place[key], (dict, list)) and place[key] and draw(st.integers(0, 4)):
+            place = place[key]
+            key = draw(st.sampled_from(sorted(place))) if isinstance(place, dict) else draw(st.integers(0, len(place) - 1))
+        place[key] = draw(VALUES)
+        if draw(st.integers(0, 5)) == 0:
+            del place[key]
+        if "training" not in description:
+            break
+    return description
+
+
+def goes_on(path):
+    """Whether a fit goes on from a file; it is refused otherwise, as a bad file or as one of another fit, and nothing has changed."""
+    network, adam = NETWORKS[0](), Adam()
+    before = copy.deepcopy([network.state(), network.generator.bit_generator.state, vars(adam)])
+    begun, memory = time.perf_counter(), tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    try:
+        fit_of(network, adam, resume=path)
+    except FloatingPointError:      # of a learning rate that is allowed
+        found = True
+    except ValueError as error:
+        assert isinstance(error, ModelFormatError) or str(error).startswith(f"resume is {path}, a fit ")
+        assert str(error).isprintable()
+        np.testing.assert_equal([network.state(), network.generator.bit_generator.state, vars(adam)], before)
+        found = False
+    else:
+        found = True
+    assert tracemalloc.get_traced_memory()[1] - memory < 4_000_000 + 20 * path.stat().st_size
+    assert time.perf_counter() - begun < 10
+    return found
+
+
+def fit_of(network, adam, **options):
+    x, t = np.eye(9, 3), np.arange(9) % 2
+    network.fit(x, t, epochs=3, batch_size=4, optimizer=adam, schedule=schedules.OnPlateau("loss"),
+                early_stopping=EarlyStopping("loss"), **options)
+
+
 def loads(path):
     """Whether a file is loaded; it is refused otherwise. In little time, and in memory of the size of the file."""
     begun, before = time.perf_counter(), tracemalloc.get_traced_memory()[0]
@@ -122,7 +171,7 @@ def loads(path):
     return found
 
 
-def fuzzed(path, given):
+def fuzzed(path, given, loads=loads):
     """Load what `given` draws, and count what was loaded and what was refused."""
     count = {True: 0, False: 0}
 
@@ -252,5 +301,31 @@ def graphs(draw, models):
 @pytest.mark.needs("onnx")
 def test_a_graph_changed_at_random_is_loaded_or_refused(tmp_path, models):
     count = fuzzed(tmp_path / "network.onnx", graphs(models))
+    assert count[False] > FILES // 4
+    assert count[True] > 0
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A file of the second step of the second epoch."""
+    path = tmp_path / "fit.npz"
+    fit_of(NETWORKS[0](), Adam(), checkpoint=Checkpoint(path), step_callbacks=[lambda step: step.number == 5])
+    assert goes_on(path)
+    return path
+
+
+def test_a_checkpoint_changed_at_random_is_gone_on_with_or_refused_and_loaded_or_refused(checkpoint):
+    contents = [checkpoint.read_bytes()]
+    NETWORKS[0]().save(checkpoint)
+    contents.append(checkpoint.read_bytes())
+    count = fuzzed(checkpoint, changes(contents[0], contents), lambda path: loads(path) and goes_on(path))
+    assert count[False] > FILES // 3
+
+
+def test_a_fit_changed_at_random_is_gone_on_with_or_refused(checkpoint):
+    with np.load(checkpoint) as file:
+        arrays = {name: file[name] for name in file.files}
+    description = json.loads(arrays.pop("nnfast").item())
+    count = fuzzed(checkpoint, st.tuples(fits(description), st.just(arrays)), goes_on)
     assert count[False] > FILES // 4
     assert count[True] > 0

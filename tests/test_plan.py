@@ -671,5 +671,5 @@ def test_nnfast_has_no_layer_loss_or_optimizer_without_a_plan():
     losses = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "forward_prepared")}
     assert losses == set(_plan.LOSSES) == set(LOSSES)
     optimizers = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "snapshot")}
-    assert optimizers == set(_plan._OPTIMIZERS)
+    assert optimizers == set(_plan.OPTIMIZERS)
     assert {cls.__name__ for cls in optimizers} == OPTIMIZERS.keys()

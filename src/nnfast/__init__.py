@@ -8,6 +8,7 @@ from nnfast.network import MultiLayerNet, MultiLayerNetExtend, Network, TwoLayer
 from nnfast.predictor import Predictor
 from nnfast.trainer import Epoch, History, Step, Trainer
 from nnfast.early_stopping import EarlyStopping
+from nnfast.checkpoint import Checkpoint
 from nnfast.layers import Affine, BatchNormalization, Dropout
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
@@ -28,6 +29,7 @@ __all__ = [
     "AdamW",
     "Affine",
     "BatchNormalization",
+    "Checkpoint",
     "Dropout",
     "EarlyStopping",
     "Epoch",

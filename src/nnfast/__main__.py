@@ -10,7 +10,6 @@ import argparse
 import importlib.util
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +20,7 @@ from numpy.typing import DTypeLike
 
 import nnfast
 from nnfast import _pictures, _validation
-from nnfast._files import explained
+from nnfast._files import require_writable
 from nnfast.layers import Affine
 from nnfast.network import ACTIVATIONS, Network
 from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
@@ -150,9 +149,13 @@ def _train(options: argparse.Namespace) -> None:
     draws = not options.no_pictures and _is_installed("matplotlib")
     if draws:
         for path in curves, mistakes:
-            _require_writable(path, "name another folder with --pictures, or use --no-pictures")
+            require_writable(path, "name another folder with --pictures, or use --no-pictures")
+    if options.resume and options.checkpoint is None:
+        raise ValueError("--resume goes on from the file of --checkpoint, but that names none")
+    if options.checkpoint is not None:
+        require_writable(options.checkpoint, "name another file with --checkpoint")
     if options.save is not None:
-        _require_writable(options.save, "name another file with --save")
+        require_writable(options.save, "name another file with --save")
 
     (x_train, t_train), (x_test, t_test) = _load(options)
     nnfast.set_num_threads(options.threads)
@@ -164,7 +167,8 @@ def _train(options: argparse.Namespace) -> None:
     history = network.fit(
         x_train, t_train, epochs=options.epochs or EPOCHS[options.data], batch_size=options.batch_size,
         optimizer=_optimizer(options), validation_data=(x_test, t_test), verbose=not options.quiet,
-        progress=_shows_bar(options),
+        progress=_shows_bar(options), resume=options.resume,
+        checkpoint=None if options.checkpoint is None else nnfast.Checkpoint(options.checkpoint),
     )
     predicted = network.predict(x_test).argmax(axis=1)
     correct = int((predicted == t_test).sum())
@@ -217,18 +221,6 @@ def _shows_bar(options: argparse.Namespace) -> bool:
 
 def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
-
-
-def _require_writable(path: Path, remedy: str) -> None:
-    """Refuse, before the training, what could not be written after it."""
-    try:
-        # Nothing short of writing tells: permissions are not all that can stand in the way.
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise explained(error, f"{path} cannot be written ({remedy})") from error
-    if path.exists() and not path.is_file():
-        raise FileExistsError(f"{path} is a folder or a device, which a file cannot replace: {remedy}")
 
 
 # The arguments
@@ -289,6 +281,13 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
     ))
     training.add_argument("--threads", type=_count(1), metavar="N", help=(
         "at most so many (default: what nnfast info tells); the result does not depend on it"
+    ))
+
+    training.add_argument("--checkpoint", type=Path, metavar="FILE.npz", help=(
+        "keep the training after every epoch, for --resume (default: do not)"
+    ))
+    training.add_argument("--resume", action="store_true", help=(
+        "go on from the file of --checkpoint if it is there, to the same result as in one go (default: begin)"
     ))
 
     output = parser.add_argument_group("output")

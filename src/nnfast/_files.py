@@ -8,6 +8,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
+_LONGEST_QUOTE = 300
+"""Characters of what is said of a file, before those that cannot be printed are escaped."""
+
 
 class ModelFormatError(ValueError):
     """A file that is not one of `Network.save`, or is damaged.
@@ -69,10 +72,39 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def remove_unfinished(path: Path) -> None:
+    """What processes that were killed left of files that should have taken the place of this one."""
+    from glob import escape  # here and below, for only who keeps files needs them
+
+    for unfinished in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 16}.part"):
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+def require_writable(path: Path, remedy: str) -> None:
+    """Refuse, before the training, what could not be written after it."""
+    import tempfile
+
+    try:
+        # Nothing short of writing tells: permissions are not all that can stand in the way.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise explained(error, f"{path} cannot be written ({remedy})") from error
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is a folder or a device, which a file cannot replace: {remedy}")
+
+
 def put_in_place(path: Path, contents: bytes) -> None:
     """Write a file whole or not at all."""
     with replacing(path) as file:
         file.write(contents)
+
+
+def in_a_line(text: str) -> str:
+    """What may come from a file: control characters are escaped, and what is long is cut."""
+    line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:_LONGEST_QUOTE])
+    return line + "..." * (len(text) > _LONGEST_QUOTE)
 
 
 def explained(error: OSError, sentence: str) -> OSError:

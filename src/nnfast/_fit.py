@@ -4,21 +4,25 @@ import contextlib
 import copy
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nnfast import _fit_validation, _forks, _plan, _threads, _validation
+from nnfast._monitor import Best
+from nnfast.checkpoint import Checkpoint
 from nnfast.early_stopping import EarlyStopping
 from nnfast.optimizer import SGD, Optimizer
 from nnfast.trainer import Epoch, History, Step
 
 if TYPE_CHECKING:
+    from nnfast._checkpoint import Saver
     from nnfast.network import Network
 
 _fit_lock = threading.Lock()
@@ -59,11 +63,22 @@ class _Job:
     bar: Any = None
     deadline: float = math.inf
     stops: bool = False     # a step's callback said so
+    history: History = field(default_factory=History)
+    trained_rows: int = 0       # in all epochs of this fit
+    begun: _plan.Begun = _plan.NOT_BEGUN    # of the next epoch, where one was resumed
+    saver: "Saver | None" = None
 
     @property
     def steps(self) -> int:
         """Of an epoch."""
         return -(-len(self.x) // self.batch_size)
+
+    def begin(self) -> _plan.Begun:
+        """Begin the next epoch, and tell how far it has come already."""
+        begun, self.begun = self.begun, _plan.NOT_BEGUN
+        if self.saver is not None:
+            self.saver.begin(begun)
+        return begun
 
     def rates(self, done: int, epochs: int) -> np.ndarray | None:
         """What the learning rate is multiplied by, in each step of some epochs after those that are done."""
@@ -104,6 +119,8 @@ def fit(
     early_stopping: EarlyStopping | None,
     metrics: Mapping[str, Callable[[ArrayLike, np.ndarray], float]] | None,
     time_budget: float | None,
+    checkpoint: Checkpoint | None,
+    resume: str | os.PathLike[str] | bool | None,
     callbacks: Iterable[Callable[[Epoch], bool | None]],
     step_callbacks: Iterable[Callable[[Step], bool | None]],
     verbose: int,
@@ -126,25 +143,40 @@ def fit(
         None if schedule is None else _own(_fit_validation.schedule("schedule", schedule, optimizer)),
         *_fit_validation.limits(clip_value, clip_norm),
         math.inf if time_budget is None else _validation.above_zero("time_budget", time_budget),
-        _validation.callables("step_callbacks", step_callbacks))
+        _validation.callables("step_callbacks", step_callbacks),
+        history=History(metrics={name: [] for name in metrics}))
     stopping = None if early_stopping is None else _Stopping(_fit_validation.early_stopping(early_stopping), network)
     for watcher in (stopping, *_with_those_after(job.schedule)):
-        if (best := getattr(watcher, "best", None)) is not None:
+        if isinstance(best := getattr(watcher, "best", None), Best):
             _fit_validation.monitor(best.monitor, network.last_layer, validation_data is not None, metrics)
     callbacks = _validation.callables("callbacks", callbacks)
     verbose = _validation.check_count("verbose", int(verbose), 0)
+    checkpoint, resumed_path = _fit_validation.checkpointing(checkpoint, resume)
     job.is_watched = bool(
-        verbose or callbacks or job.step_callbacks or validation_data or stopping is not None
+        checkpoint or verbose or callbacks or job.step_callbacks or validation_data or stopping is not None
         or hasattr(job.schedule, "observe"))
     limited = _threads.limited(num_threads)
+    resumed = None
+    if checkpoint is not None or resumed_path is not None:
+        from nnfast import _checkpoint, _resume  # here, for only who keeps fits needs json and zipfile
+
+        kept = _checkpoint.Kept(job, _with_those_after(job.schedule), stopping, is_planned, validation_data is not None)
+        job.saver = None if checkpoint is None else _checkpoint.Saver(checkpoint, kept)
+        resumed = None if resumed_path is None else _resume.read(resumed_path, kept)
     is_entered = False
     try:
         with _fit_lock:
             _validation.not_fitting(network, _fitting)
             is_entered = True       # before it is: Ctrl-C may come between the two
             _fitting[id(network)] = network
-        with limited, _progress_bar(progress, epochs * job.steps) as job.bar:
-            return _train(job, is_planned, validation_data, metrics, stopping, callbacks, verbose)
+        if resumed is not None:
+            job.begun = resumed.restore()
+        done = len(job.history.loss)
+        with limited, _progress_bar(progress, epochs * job.steps, done * job.steps + job.begun.step) as job.bar:
+            _train(job, is_planned, validation_data, metrics, stopping, callbacks, verbose)
+        if progress and isinstance(job.bar, _NoBar):    # there is no tqdm
+            print(_summary(job, done), file=sys.stderr, flush=True)
+        return job.history
     finally:
         if is_entered:
             _fitting.pop(id(network), None)
@@ -210,30 +242,36 @@ class _Stopping:
     def __init__(self, asked: EarlyStopping, network: "Network") -> None:
         self.best = copy.copy(asked.best)
         self._patience = asked.patience
-        self._keeps = asked.restore_best
+        self.keeps = asked.restore_best
         self._network = network
-        self._state: list[np.ndarray] = []
+        self.state: list[np.ndarray] = []   # copies of the best epoch's
 
     def is_over(self, epoch: "Epoch") -> bool:
         """Look at an epoch, keep the weights if it is the best one, and say whether to stop."""
-        if self.best.observe(epoch) and self._keeps:
-            self._state = [array.copy() for array in self._network.state()]
+        if self.best.observe(epoch) and self.keeps:
+            self.state = [array.copy() for array in self._network.state()]
+        return self.has_waited()
+
+    def has_waited(self) -> bool:
+        """Whether it is long enough since the best epoch."""
         return self.best.waited >= self._patience
 
     def restore(self) -> None:
         """The best weights into the network, unless they are there."""
-        if self._state and self.best.waited:
-            for array, best in zip(self._network.state(), self._state, strict=True):
+        if self.state and self.best.waited:
+            for array, best in zip(self._network.state(), self.state, strict=True):
                 array[...] = best
 
 
 def _train(
     job: _Job, is_planned: bool, validation_data: tuple[ArrayLike, ArrayLike] | None, metrics: Mapping[str, Any],
     stopping: _Stopping | None, callbacks: list[Callable[[Epoch], bool | None]], verbose: int,
-) -> History:
-    history = History(metrics={name: [] for name in metrics})
+) -> None:
+    history = job.history
+    is_over = stopping is not None and stopping.has_waited()    # it may have, in what was resumed
     job.deadline = time.perf_counter() + job.time_budget
-    for number, (loss, accuracy, seconds, rows) in enumerate((_planned if is_planned else _layer_by_layer)(job), 1):
+    epochs = (_planned if is_planned else _layer_by_layer)(job, len(history.loss)) if not is_over else ()
+    for number, (loss, accuracy, seconds, rows) in enumerate(epochs, len(history.loss) + 1):
         evaluated = _evaluated(job.network, validation_data, metrics)
         epoch = Epoch(number, job.epochs, loss, accuracy, *evaluated[:2], seconds, rows / seconds, job.network, evaluated[2])
         history.append(epoch)
@@ -242,12 +280,17 @@ def _train(
         if hasattr(job.schedule, "observe"):
             job.schedule.observe(epoch)
         answers = [callback(epoch) for callback in callbacks]   # all are called, also after one asks to stop
-        if (stopping is not None and stopping.is_over(epoch)) or True in answers or job.stops:
+        is_over = (stopping is not None and stopping.is_over(epoch)) or True in answers or job.stops
+        job.trained_rows += rows
+        if job.saver is not None and rows == len(job.x):    # it was kept as it stopped, otherwise
+            job.saver.after(number)
+        if is_over:
             break
+    if job.saver is not None:
+        job.saver.end()
     if stopping is not None:
         stopping.restore()
         history.best_epoch = stopping.best.epoch
-    return history
 
 
 # By epoch: mean loss, accuracy if it means something, seconds, and rows; fewer than there are if the time was over.
@@ -260,17 +303,18 @@ _MOST_ROWS = 1 << 20
 """In the orders of epochs that are trained together: 8 MB."""
 
 
-def _planned(job: _Job) -> _Results:
-    """Train in compiled code: one epoch at a time where somebody looks at the network after each."""
+def _planned(job: _Job, first: int) -> _Results:
+    """Train in compiled code, after the first epochs: one at a time where somebody looks at the network after each."""
     network, optimizer = job.network, job.optimizer
     optimizer.states(network.params)    # refuses what does not fit
     plan = _plan.Plan(network, optimizer, job.batch_size, job.weights, job.clip_value, job.clip_norm)
-    done, together = 0, 1
-    while (done < job.epochs and time.perf_counter() <= job.deadline) or not done:
-        started = time.perf_counter()
+    done, together = first, 1
+    while done < job.epochs and (done == first or time.perf_counter() <= job.deadline):
+        begun = job.begin()
+        started = time.perf_counter() - begun.seconds
         trained = plan.train(
             job.x, job.t, together, job.shuffle, done + 1, job.bar.update, rates=job.rates(done, together),
-            deadline=job.deadline, watch=job.watch(done + 1))
+            deadline=job.deadline, watch=job.watch(done + 1), begun=begun, saver=job.saver)
         seconds = (time.perf_counter() - started) / len(trained)
         for loss, correct, rows in trained:
             yield loss, correct / rows if network.last_layer.is_classifier else None, seconds, rows
@@ -280,42 +324,50 @@ def _planned(job: _Job) -> _Results:
             together = max(1, min(most, int(_EPOCHS_SECONDS / seconds)))
 
 
-def _layer_by_layer(job: _Job) -> _Results:
-    for number in range(1, job.epochs + 1):
-        started = time.perf_counter()
-        loss, accuracy, rows = _epoch(job, number)
+def _layer_by_layer(job: _Job, first: int) -> _Results:
+    for number in range(first + 1, job.epochs + 1):
+        begun = job.begin()
+        started = time.perf_counter() - begun.seconds
+        loss, accuracy, rows = _epoch(job, number, begun)
         yield loss, accuracy, time.perf_counter() - started, rows
         if time.perf_counter() > job.deadline:
             return
 
 
-def _epoch(job: _Job, number: int) -> tuple[float, float | None, int]:
+def _epoch(job: _Job, number: int, begun: _plan.Begun) -> tuple[float, float | None, int]:
     """One pass over the data: mean loss, accuracy, and rows. Stopped by an exception, everything is as before the epoch."""
     network, optimizer, x, t = job.network, job.optimizer, job.x, job.t
     before = [array.copy() for array in network.state()]
     generator_before = network.generator.bit_generator.state
     optimizer_before = optimizer.snapshot() if isinstance(optimizer, Optimizer) else None
-    total, weight, rows = 0.0, 0.0, 0
-    correct: int | None = 0
+    total, weight, rows, correct = begun.loss, 0.0, 0, begun.correct
     rates, watch = job.rates(number - 1, 1), job.watch(number)
     try:
         params = network.params
         # Rows are gathered into the same memory every step: fresh memory costs more than copying them.
         memory = np.empty((job.batch_size, x.shape[1]), x.dtype)
         for step, batch in enumerate(_batches(job), 1):
-            x_batch = x[batch] if isinstance(batch, slice) else _gathered(x, batch, memory)
+            batch_rows = min(job.batch_size, x.shape[0] - rows)
             weights = {"sample_weight": job.weights[batch]} if job.weights.size else {}
+            batch_weight = float(weights["sample_weight"].sum()) if weights else batch_rows
+            weight += batch_weight
+            rows += batch_rows
+            if step <= begun.step:      # all that it drew is drawn after the order
+                network.generator.bit_generator.state = begun.generator
+                continue
+            x_batch = x[batch] if isinstance(batch, slice) else _gathered(x, batch, memory)
             loss, right, gradients = network.training_step(x_batch, t[batch], **weights)
             _validation.loss_is_finite(loss, number, step, optimizer, x, t)
             with _multiplied_lr(optimizer, None if rates is None else rates[step - 1]):
                 optimizer.update(params, _clipped(gradients, job.clip_value, job.clip_norm))
-            batch_weight = float(weights["sample_weight"].sum()) if weights else x_batch.shape[0]
             total += loss * batch_weight
-            weight += batch_weight
-            rows += x_batch.shape[0]
             correct = None if right is None or correct is None else correct + right
             job.bar.update(1)
-            if (watch is not None and watch(step, loss)) or time.perf_counter() > job.deadline:
+            is_over = (watch is not None and watch(step, loss)) or time.perf_counter() > job.deadline
+            if job.saver is not None and step < job.steps and (is_over or time.perf_counter() >= job.saver.due):
+                _validation.weights_are_finite(params, number, optimizer, x, t)
+                job.saver.within(step, total, correct)
+            if is_over:
                 break
         _validation.weights_are_finite(params, number, optimizer, x, t)
     except BaseException:
@@ -401,11 +453,20 @@ class _NoBar:
         print(line, flush=True)
 
 
-def _progress_bar(progress: bool, total: int) -> Any:
-    if not progress:
-        return _NoBar()
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise ImportError("progress=True needs tqdm: pip install nnfast[progress]") from None
-    return tqdm(total=total, unit="step", leave=False)
+def _progress_bar(progress: bool, total: int, done: int) -> Any:
+    if progress:
+        with contextlib.suppress(ImportError):
+            from tqdm.auto import tqdm
+
+            return tqdm(total=total, initial=done, unit="step", leave=False)
+    return _NoBar()
+
+
+def _summary(job: _Job, first: int) -> str:
+    """The fit in a line, whose first epochs were those of another one."""
+    history = job.history
+    seconds = sum(history.seconds[first:])
+    parts = [f"{name.replace('_', ' ')} {getattr(history, name)[-1]:.4f}"
+             for name in ("loss", "accuracy", "validation_loss", "validation_accuracy") if getattr(history, name)]
+    rate = f", {job.trained_rows / seconds:,.0f} examples/s" if seconds else ""
+    return f"{len(history.loss)}/{job.epochs} epochs: {', '.join(parts)}; {seconds:.2f} s of training{rate}"

@@ -3,12 +3,15 @@
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnfast import _validation
+from nnfast import _files, _validation
+
+_BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
 def schedule(name: str, value: Any, optimizer: Any = None) -> Any:
@@ -41,6 +44,39 @@ def early_stopping(value: Any) -> Any:
     if not (hasattr(value, "best") and hasattr(value, "patience")):
         raise TypeError(f"early_stopping is {value!r}, but must be an EarlyStopping")
     return value
+
+
+def checkpointing(checkpoint: Any, resume: Any) -> tuple[Any, Path | None]:
+    """The checkpoint, and the file to resume, if any."""
+    if checkpoint is not None and not (hasattr(checkpoint, "path") and hasattr(checkpoint, "every")):
+        raise TypeError(f"checkpoint is {checkpoint!r}, but must be a Checkpoint: write Checkpoint(path)")
+    if resume is None or resume is False:
+        return checkpoint, None
+    if resume is not True:
+        return checkpoint, _files.as_path("resume", resume)
+    if checkpoint is None:
+        raise ValueError("resume is True, but there is no checkpoint whose file it could be: pass the file's path")
+    return checkpoint, checkpoint.path if checkpoint.path.exists() else None
+
+
+def kept_with(path: Path, what: str, found: Any, given: Any) -> None:
+    """That a fit was kept with what this one has."""
+    if found != given:
+        shown = _files.in_a_line(repr(found))
+        raise ValueError(f"resume is {path}, a fit with {what} {shown}, but this one has {given!r}")
+
+
+def bit_generator(state: Mapping[str, Any]) -> str:
+    """The kind of a generator in this state: one of NumPy's."""
+    kind: str = state["bit_generator"]
+    if kind not in _BIT_GENERATORS:
+        raise TypeError(f"a random generator is a {kind}, but a checkpoint can keep {', '.join(_BIT_GENERATORS)}")
+    return kind
+
+
+def not_keepable(what: str, attribute: str, value: Any) -> NoReturn:
+    raise TypeError(f"{what} has {attribute}, a {type(value).__name__}, which a checkpoint cannot keep: "
+                    "numbers, texts and arrays of the parameters' shapes by key are what it can")
 
 
 def metrics(named: Any, epoch: Any, has_validation: bool) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from nnfast import _onnx_files
 from nnfast._export_onnx import library
-from nnfast._files import ModelFormatError, explained
-from nnfast._model_files import _FlawError, _in_a_line, _require
+from nnfast._files import ModelFormatError, explained, in_a_line
+from nnfast._model_files import _FlawError, _require
 from nnfast._onnx_chains import (
     Chain,
     Erf,
@@ -100,7 +100,7 @@ def load(source: Path | bytes | Any) -> Found:
         with np.errstate(all="ignore"):     # what becomes NaN or infinity is refused
             return _found(_onnx_files.read(source))
     except _FlawError as flaw:
-        raise ModelFormatError(f"{name} {_in_a_line(str(flaw))}") from flaw.__cause__
+        raise ModelFormatError(f"{name} {in_a_line(str(flaw))}") from flaw.__cause__
     except UnicodeDecodeError as error:     # wherever a name is looked at
         raise ModelFormatError(f"{name} has a name that is no text, or is damaged") from error
     except OSError as error:

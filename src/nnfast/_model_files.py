@@ -17,7 +17,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnfast._files import ModelFormatError, explained, opened, put_in_place, replacing
+from nnfast._files import ModelFormatError, explained, in_a_line, opened, put_in_place, replacing
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.layers import Affine, BatchNormalization, Dropout
 from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
@@ -38,11 +38,14 @@ FORMAT_VERSION = 1
 """Of the description. Every version up to this one is read."""
 
 _DESCRIPTION = "nnfast"
+TRAINING = "training"
+"""The part of a checkpoint's description that is about the fit; so begin the names of the arrays that belong to it."""
+
 _MOST_TEXT = 1 << 18
 """Characters of a description: some thousand layers."""
 
-_LONGEST_FLAW = 300
-"""Characters of what is said of a file, before those that cannot be printed are escaped."""
+_WRITTEN_IN_PYTHON = " written in Python"
+"""Behind the name of a kind, so that it is not taken for the library's of that name."""
 
 _PIECE = 1 << 20
 """Bytes that are read at a time, whatever a header says."""
@@ -88,8 +91,13 @@ class _Expected:
 
 def save(network: "Network", path: Path) -> None:
     """Write the network whole or not at all."""
-    text = json.dumps(_description(network))
-    arrays = {key: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for key, array in _arrays(network)}
+    write(path, described(network), dict(arrays_of(network)))
+
+
+def write(path: Path, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """A file of a description and arrays, whole or not at all."""
+    text = text_of(description)
+    arrays = {key: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for key, array in arrays.items()}
     if path.suffix == ".safetensors":
         put_in_place(path, _safetensors().numpy.save(arrays, metadata={_DESCRIPTION: text}))
         return
@@ -98,28 +106,44 @@ def save(network: "Network", path: Path) -> None:
         np.savez(file, **contents)
 
 
-def _description(network: "Network") -> dict[str, Any]:
+def text_of(description: dict[str, Any]) -> str:
+    """A description as a file holds it, of a length that is read."""
+    text = json.dumps(description)
+    if len(text) > _MOST_TEXT:
+        raise ValueError(f"the description of the network has {len(text)} characters, but at most {_MOST_TEXT} are kept")
+    return text
+
+
+def described(network: "Network", *, own_only: bool = True) -> dict[str, Any]:
+    """What makes the network; of a layer or loss written in Python no more than its name, unless it is refused."""
     layers = []
     for name, layer in network.layers.items():
         kind = type(layer).__name__
-        if _LAYERS.get(kind) is not type(layer):
+        if own_only and not is_own(layer):
             raise TypeError(f"layer {name} is a {kind}, but only nnfast's own layers can be saved; keep params instead")
-        described: dict[str, Any] = {"name": str(name), "kind": kind}
+        one: dict[str, Any] = {"name": str(name), "kind": kind + _WRITTEN_IN_PYTHON * (not is_own(layer))}
         if isinstance(layer, Affine):
-            described |= {"inputs": int(layer.W.shape[0]), "outputs": int(layer.W.shape[1])}
+            one |= {"inputs": int(layer.W.shape[0]), "outputs": int(layer.W.shape[1])}
         elif isinstance(layer, BatchNormalization):
-            described |= {"inputs": int(layer.gamma.shape[0]), "statistics": np.result_type(*layer.statistics).name}
-        if kind in _SETTINGS:
-            described[_SETTINGS[kind]] = float(getattr(layer, _SETTINGS[kind]))
-        layers.append(described)
+            one |= {"inputs": int(layer.gamma.shape[0]), "statistics": np.result_type(*layer.statistics).name}
+        if kind in _SETTINGS and is_own(layer):
+            one[_SETTINGS[kind]] = float(getattr(layer, _SETTINGS[kind]))
+        layers.append(one)
     loss = type(network.last_layer).__name__
     if _LOSSES.get(loss) is not type(network.last_layer):
-        raise TypeError(f"the loss is a {loss}, but only nnfast's own losses can be saved; keep params instead")
+        if own_only:
+            raise TypeError(f"the loss is a {loss}, but only nnfast's own losses can be saved; keep params instead")
+        loss += _WRITTEN_IN_PYTHON
     return {"format_version": FORMAT_VERSION, "dtype": network.dtype.name, "layers": layers, "loss": loss,
             "weight_decay_lambda": float(network.weight_decay_lambda), "l1_lambda": float(network.l1_lambda)}
 
 
-def _arrays(network: "Network") -> Iterator[tuple[str, np.ndarray]]:
+def is_own(layer: Any) -> bool:
+    """Whether nnfast has the layer."""
+    return _LAYERS.get(type(layer).__name__) is type(layer)
+
+
+def arrays_of(network: "Network") -> Iterator[tuple[str, np.ndarray]]:
     yield from network.params.items()
     normalizations = (layer for layer in network.layers.values() if isinstance(layer, BatchNormalization))
     for number, layer in enumerate(normalizations, 1):
@@ -133,23 +157,24 @@ def _arrays(network: "Network") -> Iterator[tuple[str, np.ndarray]]:
 
 def load(path: Path) -> Contents:
     """The layers and the loss of a file."""
+    with reading(path, "a file of Network.save") as file:
+        if path.suffix == ".safetensors":
+            return _read_safetensors(file, path)
+        return _built(*read_npz(file, _expected))
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[BufferedReader]:
+    """The file, and sentences of what is wrong with it."""
     try:
-        with opened(path, "a file of Network.save", ModelFormatError) as file:
-            if path.suffix == ".safetensors":
-                return _read_safetensors(file, path)
-            return _read_npz(file)
+        with opened(path, kind, ModelFormatError) as file:
+            yield file
     except _FlawError as flaw:
-        raise ModelFormatError(f"{path} {_in_a_line(str(flaw))}") from flaw.__cause__
+        raise ModelFormatError(f"{path} {in_a_line(str(flaw))}") from flaw.__cause__
     except OSError as error:
         if error.errno is None:     # a sentence of `opened`
             raise
         raise explained(error, f"{path} cannot be read") from error
-
-
-def _in_a_line(text: str) -> str:
-    """A flaw may quote the file: control characters are escaped, and what is long is cut."""
-    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text[:_LONGEST_FLAW])
-    return line + "..." * (len(text) > _LONGEST_FLAW)
 
 
 def _require(holds: object, flaw: str) -> None:
@@ -174,12 +199,6 @@ def _parsed(text: str) -> dict[str, Any]:
     _require(_is_whole(version, 1), f"has the format version {version!r}, but a whole number was expected")
     _require(version <= FORMAT_VERSION,
              f"has format version {version}, but this nnfast reads versions up to {FORMAT_VERSION}: update nnfast")
-    _require(_is_one_of(description.get("dtype"), _DTYPES), "has a dtype that is neither float32 nor float64")
-    _require(_is_one_of(description.get("loss"), _LOSSES), "has a loss that nnfast has not")
-    _require(_is_number(description.get("weight_decay_lambda"), 0), "has a weight decay that is no number of at least 0")
-    _require(_is_number(description.get("l1_lambda", 0), 0), "has an L1 penalty that is no number of at least 0")
-    layers = description.get("layers")
-    _require(isinstance(layers, list) and layers, "describes no layers")
     found: dict[str, Any] = description
     return found
 
@@ -198,10 +217,16 @@ def _is_number(value: Any, least: float, most: float = math.inf) -> bool:
 
 def _expected(description: Mapping[str, Any]) -> dict[str, _Expected]:
     """The arrays of the described layers by key, which must follow from each other."""
+    _require(_is_one_of(description.get("dtype"), _DTYPES), "has a dtype that is neither float32 nor float64")
+    _require(_is_one_of(description.get("loss"), _LOSSES), "has a loss that nnfast has not")
+    _require(_is_number(description.get("weight_decay_lambda"), 0), "has a weight decay that is no number of at least 0")
+    _require(_is_number(description.get("l1_lambda", 0), 0), "has an L1 penalty that is no number of at least 0")
+    layers: Any = description.get("layers")
+    _require(isinstance(layers, list) and layers, "describes no layers")
     dtype, width, names = np.dtype(description["dtype"]), None, set()
     expected: dict[str, _Expected] = {}
     affines = normalizations = 0
-    for place, layer in enumerate(description["layers"], 1):
+    for place, layer in enumerate(layers, 1):
         _require(isinstance(layer, dict) and _is_one_of(layer.get("kind"), _LAYERS),
                  f"has a layer {place} that nnfast has not")
         name, kind = layer.get("name"), layer["kind"]
@@ -294,7 +319,10 @@ def _flaws_of_zip() -> Iterator[None]:
         raise _FlawError("is not a file of Network.save, or is damaged") from error
 
 
-def _read_npz(file: BufferedReader) -> Contents:
+def read_npz(
+    file: BufferedReader, expect: Callable[[dict[str, Any]], Mapping[str, _Expected]]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Description and arrays, which must be those that are expected of it."""
     size = os.fstat(file.fileno()).st_size
     with _flaws_of_zip(), zipfile.ZipFile(_InPieces(file)) as archive:
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
@@ -306,7 +334,9 @@ def _read_npz(file: BufferedReader) -> Contents:
         _require(sum(member.file_size for member in members.values()) <= size, "claims more than it holds")
         _require(_DESCRIPTION in members, "has no description of a network: it is not a file of Network.save")
         description = _parsed(_text_of(archive, members.pop(_DESCRIPTION)))
-        expected = _expected(description)
+        expected = expect(description)
+        if expect is _expected and TRAINING in description:     # a checkpoint, of which the network alone is wanted
+            members = {name: member for name, member in members.items() if not name.startswith(f"{TRAINING}.")}
         _compare_names(members, expected)
         for name, one in expected.items():      # all of them, before the first is read
             with archive.open(members[name]) as content:
@@ -316,7 +346,7 @@ def _read_npz(file: BufferedReader) -> Contents:
             with archive.open(members[name]) as content:
                 _skip_header(content, members[name], one)
                 arrays[name] = _filled(content, one)
-    return _built(description, arrays)
+    return description, arrays
 
 
 def _text_of(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 
 if TYPE_CHECKING:
+    from nnfast._checkpoint import Saver
     from nnfast.network import Network
 
 _OPERATION = np.dtype(
@@ -49,13 +50,29 @@ PROGRESS = np.dtype(
     [(name, np.int64) for name in ("epoch", "step", "correct")] + [("loss", np.float64), ("is_finite", np.int64)]
 )
 
+
+class Begun(NamedTuple):
+    """How far an epoch has come: steps, their summed loss, rows classified right, and seconds.
+
+    And where the network's generator is, if layers draw from it step by step.
+    """
+
+    step: int = 0
+    loss: float = 0.0
+    correct: int | None = 0
+    seconds: float = 0.0
+    generator: Any = None
+
+
+NOT_BEGUN = Begun()
+
 _IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH"}
 LOSSES = {SoftmaxWithLoss: "SOFTMAX_LOSS", SigmoidWithLoss: "SIGMOID_LOSS", IdentityWithLoss: "IDENTITY_LOSS"}
 """Names of the operations that are a loss and its gradient."""
 
 _LAYERS = (Affine, BatchNormalization, Dropout, Gelu, Identity, *_IN_PLACE)
 # By optimiser: its rule, and the attributes that the rule calls first and second.
-_OPTIMIZERS = {
+OPTIMIZERS = {
     SGD: ("SGD", ()),
     Momentum: ("Momentum", ("momentum",)),
     Nesterov: ("Nesterov", ("momentum",)),
@@ -83,7 +100,7 @@ _MASK_BYTES = 1 << 22
 
 def obstacle(network: "Network", optimizer: Any) -> str | None:
     """What keeps a fit of `network` with `optimizer` from running as a plan; None if nothing does."""
-    if type(optimizer) not in _OPTIMIZERS:
+    if type(optimizer) not in OPTIMIZERS:
         return f"the optimiser {type(optimizer).__name__} is written in Python"
     if not network.trains_as_given():
         return f"{type(network).__name__} has a training step of its own"
@@ -475,24 +492,28 @@ class Plan(PlanBase):
     def train(
         self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None], *,
         rates: np.ndarray | None = None, deadline: float = math.inf, watch: Callable[[int, float], bool] | None = None,
+        begun: Begun = NOT_BEGUN, saver: "Saver | None" = None,
     ) -> list[tuple[float, int, int]]:
         """Train on all rows for some epochs, the first of which has a number; `told` hears of every so many steps.
 
         x may hold NaN or infinity: the first epoch looks at each row when it reads it, and refuses them.
         rates: by which each step's learning rate is multiplied. deadline: of `time.perf_counter`, after which the step that
         runs is the last one. watch: called after each step of one epoch with its number in it and its loss, the network as
-        it is then; says whether the step shall be the last one.
+        it is then; says whether the step shall be the last one. begun: steps of the first epoch that are over, which
+        the generator has not drawn for yet and the optimiser has counted. saver: keeps one epoch, when it is due and when
+        that ends early.
 
         Returns by epoch the mean loss, how many rows were classified right, and how many there were: fewer in the last
         one that ended early. Stopped on the way by an exception, everything is as after the last finished epoch.
         """
         generator = self.network.generator
-        before, updates = generator.bit_generator.state, getattr(self.optimizer, "iter", 0)
+        before, updates = generator.bit_generator.state, getattr(self.optimizer, "iter", 0) - begun.step
         progress = np.zeros(1, PROGRESS)
+        progress["step"], progress["loss"], progress["correct"] = begun[:3]
         is_over = has_stored = False
         losses, correct = np.zeros(epochs), np.zeros(epochs, np.int64)
         steps = -(-x.shape[0] // self._batch_size)
-        ends_within = watch is not None or deadline < math.inf      # perhaps, an epoch
+        ends_within = watch is not None or deadline < math.inf or saver is not None     # perhaps, an epoch
         if (epochs > 1 or ends_within) and not self._finished.size:
             self._finished = _aligned_zeros(self._layout.kept, x.dtype)
         try:
@@ -500,20 +521,21 @@ class Plan(PlanBase):
             self._load()
             if ends_within:
                 self._finished[:] = self._arena[: self._layout.kept]
-            optimizer = self._optimizer_described()
+            optimizer = self._optimizer_described(updates)
             weights = self._weights_of_steps(orders, x.shape[0], steps)
             settings = self._settings_of_steps(weights, rates)
             masks = np.empty((0, 0, 0), np.uint8)
             while not is_over:
                 before_them, loss_before = _steps_taken(progress, steps), float(progress["loss"][0])
                 if self._layout.drawn and not masks.shape[0]:
+                    undrawn: Any = before_them, np.random.get_state() if saver is not None else None
                     masks = self._masks_from(before_them, epochs * steps, x.shape[0])
                 threads, seconds = self._pace.next()
                 started = time.perf_counter()
                 most = 1 if watch is not None else len(masks) if self._layout.drawn else epochs * steps
                 self._run(x, t, orders, keys, masks, self._weights, optimizer, settings, losses, correct, progress,
                           self._batch_size, not self._has_seen_data, most, threads,
-                          min(seconds, max(deadline - started, 0)))
+                          min(seconds, max(min(deadline, saver.due if saver is not None else math.inf) - started, 0)))
                 taken = _steps_taken(progress, steps)
                 self._pace.learn((time.perf_counter() - started) / max(taken - before_them, 1))
                 masks = masks[taken - before_them :]    # time may have been over before all were used
@@ -535,27 +557,37 @@ class Plan(PlanBase):
                         next_one = slice(taken, taken + 1)
                         settings[next_one] = self._settings_of_steps(
                             weights[next_one], None if rates is None else rates[next_one])
+                if saver is not None and taken % steps and (is_over or time.perf_counter() >= saver.due):
+                    _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
+                    has_stored = True
+                    self._store(self._arena, updates + taken)
+                    if masks.shape[0]:      # drawn for later steps
+                        np.random.set_state(undrawn[1])
+                        self._masks_from(undrawn[0], taken, x.shape[0])
+                        masks = masks[:0]
+                    saver.within(taken, float(progress["loss"][0]), int(progress["correct"][0]))
             if taken % steps:   # at the end of an epoch, compiled code looks
                 number += int(progress["epoch"][0])
                 _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
                 has_stored = True
-            begun = -(-taken // steps)
-            if begun < epochs:
+            told_of = -(-taken // steps)
+            if told_of < epochs:
                 generator.bit_generator.state = before
-                self._draw(x.shape[0], begun, steps, shuffle)
+                self._draw(x.shape[0], told_of, steps, shuffle)
             self._store(self._arena, updates + taken)
         except BaseException:   # also Ctrl-C between two arrays that are stored
             finished = int(progress["epoch"][0])
             generator.bit_generator.state = before
             self._draw(x.shape[0], finished, steps, shuffle)
             if finished or has_stored:
-                self._store(self._finished if self._finished.size else self._arena, updates + finished * steps)
+                memory = self._finished if self._finished.size else self._arena
+                self._store(memory, updates + max(finished * steps, begun.step))
             raise
         self._has_seen_data = True
         if taken % steps:   # the last epoch is unfinished
-            losses[begun - 1], correct[begun - 1] = progress["loss"][0], progress["correct"][0]
+            losses[told_of - 1], correct[told_of - 1] = progress["loss"][0], progress["correct"][0]
         results = []
-        for epoch in range(begun):
+        for epoch in range(told_of):
             first, last = epoch * steps, min((epoch + 1) * steps, taken)
             rows = min((last - first) * self._batch_size, x.shape[0])
             results.append((float(losses[epoch] / (weights[first:last].sum() or 1)), int(correct[epoch]), rows))
@@ -579,10 +611,10 @@ class Plan(PlanBase):
         firsts = (number % in_an_epoch * self._batch_size for number in range(step, min(steps, step + most)))
         return self._draw_masks([min(self._batch_size, rows - first) for first in firsts], self._batch_size)
 
-    def _optimizer_described(self) -> np.ndarray:
-        rule, names = _OPTIMIZERS[type(self.optimizer)]
+    def _optimizer_described(self, updates: int) -> np.ndarray:
+        rule, names = OPTIMIZERS[type(self.optimizer)]
         optimizer = self._described(rule)
-        optimizer["updates"] = getattr(self.optimizer, "iter", 0)
+        optimizer["updates"] = updates
         for place, name in zip(("first", "second"), names, strict=False):
             optimizer[place] = getattr(self.optimizer, name)
         optimizer["weight_decay"] = getattr(self.optimizer, "weight_decay", 0)

@@ -24,6 +24,7 @@ from nnfast import (
 )
 from nnfast._recall import Recall, Recalling
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
+from nnfast.checkpoint import Checkpoint
 from nnfast.early_stopping import EarlyStopping
 from nnfast.layers import SAME_WIDTH, Affine, BatchNormalization, Dropout
 from nnfast.losses import SoftmaxWithLoss
@@ -508,6 +509,8 @@ class Network:
         early_stopping: EarlyStopping | None = None,
         metrics: Mapping[str, Callable[[ArrayLike, np.ndarray], float]] | None = None,
         time_budget: float | None = None,
+        checkpoint: Checkpoint | None = None,
+        resume: str | os.PathLike[str] | bool | None = None,
         callbacks: Iterable[Callable[[Epoch], bool | None]] = (),
         step_callbacks: Iterable[Callable[[Step], bool | None]] = (),
         verbose: int = 0,
@@ -556,6 +559,18 @@ class Network:
         time_budget : float, optional
             Seconds, above 0, after which the step that runs is the last one. The epoch that it is in is told of as the
             others are, with its mean over fewer rows.
+        checkpoint : Checkpoint, optional
+            Where to keep the fit while it runs, and how often.
+        resume : str, os.PathLike or bool, optional
+            The file of a `Checkpoint`, from which this fit goes on: give it the same network (its weights do not
+            matter), data and options, and it ends with the bits of one that was never interrupted. `epochs` counts from
+            the beginning, and may be more now. What the file keeps takes the place of what is here: parameters, running
+            statistics, all attributes of the optimiser (`lr` too), the states of the random generators (of ``np.random``,
+            too, if layers draw from it), and the history. A layer written in Python is kept as far as `params`, an
+            attribute `statistics` (a tuple of arrays) and an attribute `generator` (of NumPy) go, an optimiser if its
+            attributes are numbers, texts and dicts of arrays by parameter, a schedule that learns if they are numbers
+            and texts; callbacks are not kept. With True the checkpoint's file is resumed if it is there, and else the
+            fit begins: the same call starts and goes on.
         callbacks : iterable of callables
             Each is called with an `Epoch` after every epoch, and may return True to stop.
         step_callbacks : iterable of callables
@@ -564,7 +579,8 @@ class Network:
         verbose : int, default 0
             1 prints a line an epoch.
         progress : bool, default False
-            Show a progress bar (needs tqdm: ``pip install nnfast[progress]``).
+            Show a progress bar, if tqdm is installed (``pip install nnfast[progress]``), and else print a line in the
+            end; on the standard error.
         num_threads : int, optional
             At most so many threads; `nnfast.get_num_threads` if not given.
 
@@ -576,9 +592,11 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument does not fit; nothing has changed then.
+            If an argument does not fit, or the fit is not the one that `resume` kept; nothing has changed then.
         FloatingPointError
             If the loss becomes infinite or NaN.
+        ModelFormatError, OSError
+            If the file of `resume` is none of a `Checkpoint`, is damaged or cannot be read, or one cannot be written.
         RuntimeError
             If another call is training this network.
         """
@@ -586,7 +604,8 @@ class Network:
             self, x, t, epochs=epochs, batch_size=batch_size, optimizer=optimizer, validation_data=validation_data,
             shuffle=shuffle, sample_weight=sample_weight, class_weight=class_weight, schedule=schedule,
             clip_value=clip_value, clip_norm=clip_norm, early_stopping=early_stopping, metrics=metrics, time_budget=time_budget,
-            callbacks=callbacks, step_callbacks=step_callbacks, verbose=verbose, progress=progress, num_threads=num_threads,
+            checkpoint=checkpoint, resume=resume, callbacks=callbacks, step_callbacks=step_callbacks, verbose=verbose,
+            progress=progress, num_threads=num_threads,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -757,8 +776,8 @@ class Network:
     def load(path: str | os.PathLike[str], *, seed: int | None = None) -> "Network":
         """A network from a file that `save` has written: it predicts the same bits, and can be trained further.
 
-        A file that comes from anywhere may be given: nothing in it is executed, and what it claims is compared with
-        what is there before memory is allocated.
+        So it is from that of a `Checkpoint`. A file that comes from anywhere may be given: nothing in it is executed,
+        and what it claims is compared with what is there before memory is allocated.
 
         Parameters
         ----------
