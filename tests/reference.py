@@ -221,13 +221,13 @@ def rmsprop_step(gradient, parameter, h, *, lr, decay_rate):
     return parameter - lr * gradient / (np.sqrt(h) + 1e-7), h
 
 
-def adam_step(gradient, parameter, m, v, *, lr, beta1, beta2, iteration, weight_decay=0.0):
-    """The book's Adam: the bias corrections in the learning rate, 1e-7 outside the root. AdamW with weight_decay."""
+def adam_step(gradient, parameter, m, v, *, lr, beta1, beta2, iteration, weight_decay=0.0, epsilon=1e-7):
+    """The book's Adam: the bias corrections in the learning rate, epsilon outside the root. AdamW with weight_decay."""
     gradient, parameter, m, v = in_float64(gradient, parameter, m, v)
     lr_t = lr * math.sqrt(1 - beta2**iteration) / (1 - beta1**iteration)
     m = beta1 * m + (1 - beta1) * gradient
     v = beta2 * v + (1 - beta2) * gradient**2
-    return (1 - lr * weight_decay) * parameter - lr_t * m / (np.sqrt(v) + 1e-7), m, v
+    return (1 - lr * weight_decay) * parameter - lr_t * m / (np.sqrt(v) + epsilon), m, v
 
 
 # Gradients

@@ -675,7 +675,7 @@ REFUSED = [
     ({"sample_weight": W[:5]}, ValueError, r"sample_weight has shape \(5,\), but x has 53 rows: pass shape \(53,\)"),
     ({"sample_weight": W[:, None]}, ValueError, r"sample_weight has shape \(53, 1\)"),
     ({"sample_weight": -W}, ValueError, "sample_weight holds -1, but a weight is at least 0"),
-    ({"sample_weight": 0 * W}, ValueError, "the weights of all rows are 0 together, but must be above 0 and finite"),
+    ({"sample_weight": 0 * W}, ValueError, "the weights of all rows are 0 together, but must be above zero and finite"),
     ({"sample_weight": 1e308 * W}, ValueError, "the weights of all rows are inf together"),
     ({"sample_weight": np.where(np.arange(53) == 7, np.nan, 1)}, ValueError, r"sample_weight contains NaN or infinity \(first at row 7"),
     ({"sample_weight": ["a"] * 53}, TypeError, "sample_weight"),

@@ -357,11 +357,11 @@ def rmsprop_step(draw):
 
 @case(VECTORS)
 def adam_step(draw):
-    settings = {"lr": 0.05, "beta1": 0.9, "beta2": 0.999, "iteration": 3, "weight_decay": 0.01}
+    settings = {"lr": 0.05, "beta1": 0.9, "beta2": 0.999, "iteration": 3, "weight_decay": 0.01, "epsilon": 1e-3}
     lr_t = 0.05 * np.sqrt(1 - 0.999**3) / (1 - 0.9**3)
     return optimizer_case("adam_step", draw, {"m": draw.normal, "v": draw.positive}, settings, 10,
                           lambda g, p, m, _, new_m, v: [p + lr_t * (m + g) / np.sqrt(v), m + g, v],
-                          lr_t=lr_t, beta1=0.9, beta2=0.999, shrink=1 - 0.05 * 0.01)
+                          lr_t=lr_t, beta1=0.9, beta2=0.999, epsilon=1e-3, shrink=1 - 0.05 * 0.01)
 
 
 # The tests

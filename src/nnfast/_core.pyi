@@ -108,7 +108,7 @@ def rmsprop_step(
 ) -> None: ...
 def adam_step(
     gradient: Floats, parameter: Floats, m: Floats, v: Floats,
-    lr_t: float, beta1: float, beta2: float, shrink: float, num_threads: int,
+    lr_t: float, beta1: float, beta2: float, epsilon: float, shrink: float, num_threads: int,
 ) -> None: ...
 
 # The numerical gradient; the arguments of `evaluate` and `perturb` are described there

@@ -23,7 +23,7 @@ from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating
 from cython.parallel cimport parallel
-from libc.math cimport NAN, exp as exp_libc, fabs, fabsf, log1p, pow, sqrt, sqrtf
+from libc.math cimport INFINITY, NAN, exp as exp_libc, fabs, fabsf, log1p, pow, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memmove, memset
 

@@ -284,16 +284,18 @@ def difference_backward(
 
 
 cdef void _sigmoid_cross_entropy_row(
-    const floating* scores, const floating* t, floating* y, double* loss, Py_ssize_t outputs
+    const floating* scores, const floating* t, floating* y, double* loss, Py_ssize_t outputs, double most
 ) noexcept nogil:
+    """loss: each output's is no more than `most`."""
     cdef Py_ssize_t j
-    cdef double s, total = 0
+    cdef double s, one, total = 0
     for j in range(outputs):
         y[j] = _sigmoid(scores[j])
     for j in range(outputs):
         # -t log(y) - (1 - t) log(1 - y), rearranged so that nothing overflows
         s = scores[j]
-        total += (s if s > 0 else 0.) - s * t[j] + log1p(exp_libc(-fabs(s)))
+        one = (s if s > 0 else 0.) - s * t[j] + log1p(exp_libc(-fabs(s)))
+        total += most if one > most else one
     loss[0] = total
 
 
@@ -319,11 +321,13 @@ def sigmoid_cross_entropy_forward(
     with nogil:
         if nnfast_assemble(&team, num_threads) == 1:
             for row in range(scores.shape[0]):
-                _sigmoid_cross_entropy_row(&scores[row, 0], &t[row, 0], &y[row, 0], &losses[row], scores.shape[1])
+                _sigmoid_cross_entropy_row(&scores[row, 0], &t[row, 0], &y[row, 0], &losses[row], scores.shape[1],
+                                           INFINITY)
         else:
             with parallel(num_threads=num_threads):
                 for row in range(nnfast_share(scores.shape[0], 1, 0), nnfast_share(scores.shape[0], 1, 1)):
-                    _sigmoid_cross_entropy_row(&scores[row, 0], &t[row, 0], &y[row, 0], &losses[row], scores.shape[1])
+                    _sigmoid_cross_entropy_row(&scores[row, 0], &t[row, 0], &y[row, 0], &losses[row], scores.shape[1],
+                                               INFINITY)
                 nnfast_leave(&team)
             nnfast_disband(&team)
     return _sum(&losses[0], losses.shape[0])

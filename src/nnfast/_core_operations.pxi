@@ -63,9 +63,16 @@ cdef void _gelu_backward(const floating* x, floating* gradient, Py_ssize_t n) no
 
 # The losses of one row, and the gradient of their sum over the batch divided by batch_weight.
 
+cdef inline double _counted(double probability, double least) noexcept nogil:
+    """What a logarithm is taken of. NaN stays."""
+    if least == 0:
+        return probability + 1e-7
+    return least if probability < least else probability
+
+
 cdef void _softmax_loss_row(
     const floating* scores, int64_t label, floating* gradient, Py_ssize_t classes, Py_ssize_t padded,
-    floating batch_weight, double* loss, int32_t* correct,
+    floating batch_weight, double least, double* loss, int32_t* correct,
 ) noexcept nogil:
     cdef Py_ssize_t j
     cdef floating largest = _largest(scores, classes), total
@@ -74,7 +81,7 @@ cdef void _softmax_loss_row(
     total = _total(gradient, classes)
     for j in range(padded):
         gradient[j] = gradient[j] / total
-    loss[0] = -_log(<double>gradient[label] + 1e-7)
+    loss[0] = -_log(_counted(gradient[label], least))
     correct[0] = _first_largest(scores, classes) == label
     gradient[label] -= 1
     for j in range(padded):
@@ -91,7 +98,7 @@ cdef enum:
 
 cdef void _softmax_loss_group(
     const floating* scores, Py_ssize_t scores_row, const int64_t* labels, Py_ssize_t rows, floating* gradient,
-    Py_ssize_t gradient_row, Py_ssize_t classes, floating batch_weight, double* losses, int32_t* correct,
+    Py_ssize_t gradient_row, Py_ssize_t classes, floating batch_weight, double least, double* losses, int32_t* correct,
 ) noexcept nogil:
     """_softmax_loss_row of at most FLOAT_LANES rows of at most FEW_CLASSES classes, whose labels stand side by side.
 
@@ -124,7 +131,7 @@ cdef void _softmax_loss_group(
         for row in range(FLOAT_LANES):
             values[j][row] = values[j][row] / total[row]
     for row in range(rows):
-        probability[row] = values[labels[row]][row] + 1e-7
+        probability[row] = _counted(values[labels[row]][row], least)
         values[labels[row]][row] -= 1
         correct[row] = best[row] == labels[row]
     for row in range(FLOAT_LANES):
@@ -153,11 +160,12 @@ cdef void _softmax_loss_rows(
                                 training.is_outside)
         if classes <= FEW_CLASSES:
             _softmax_loss_group(x, operation.x_row, labels, rows, y, operation.y_row, classes, batch_weight,
-                                training.losses + row, training.correct + row)
+                                batch.settings.least_probability, training.losses + row, training.correct + row)
         else:
             for i in range(rows):
                 _softmax_loss_row(x + i * operation.x_row, labels[i], y + i * operation.y_row, classes, padded,
-                                  batch_weight, training.losses + row + i, training.correct + row + i)
+                                  batch_weight, batch.settings.least_probability, training.losses + row + i,
+                                  training.correct + row + i)
         x = x + rows * operation.x_row
         y = y + rows * operation.y_row
         row = row + rows
@@ -165,11 +173,11 @@ cdef void _softmax_loss_rows(
 
 cdef void _sigmoid_loss_row(
     const floating* scores, const floating* t, floating* gradient, Py_ssize_t outputs, floating batch_weight,
-    double* loss, int32_t* correct,
+    double least, double* loss, int32_t* correct,
 ) noexcept nogil:
     cdef Py_ssize_t j
     cdef int32_t right = 1
-    _sigmoid_cross_entropy_row(scores, t, gradient, loss, outputs)
+    _sigmoid_cross_entropy_row(scores, t, gradient, loss, outputs, INFINITY if least == 0 else -_log(least))
     for j in range(outputs):
         right = right & ((scores[j] > 0) == (t[j] > 0.5))
         gradient[j] = (gradient[j] - t[j]) / batch_weight
@@ -320,7 +328,7 @@ cdef void _operate_on_row(
     cdef int32_t* correct = training.correct + row
     cdef uint64_t key
     if operation.code == SIGMOID_LOSS:
-        _sigmoid_loss_row(x, t, y, outputs, batch_weight, loss, correct)
+        _sigmoid_loss_row(x, t, y, outputs, batch_weight, batch.settings.least_probability, loss, correct)
     elif operation.code == IDENTITY_LOSS:
         _identity_loss_row(x, t, y, outputs, batch_weight, loss, correct)
     elif operation.mask >= 0:

@@ -181,21 +181,21 @@ def rmsprop_step(
 
 cdef void _adam_step_chunk(
     const floating* gradient, floating* parameter, floating* m, floating* v, floating lr_t,
-    floating m_share, floating v_share, floating shrink, Py_ssize_t first, Py_ssize_t last,
+    floating m_share, floating v_share, floating epsilon, floating shrink, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(first, last):
         m[i] += m_share * (gradient[i] - m[i])
         v[i] += v_share * (gradient[i] * gradient[i] - v[i])
-        parameter[i] = shrink * parameter[i] - lr_t * m[i] / (_square_root(v[i]) + <floating>1e-7)
+        parameter[i] = shrink * parameter[i] - lr_t * m[i] / (_square_root(v[i]) + epsilon)
 
 
 def adam_step(
     const floating[::1] gradient, floating[::1] parameter, floating[::1] m, floating[::1] v,
-    double lr_t, double beta1, double beta2, double shrink, int num_threads,
+    double lr_t, double beta1, double beta2, double epsilon, double shrink, int num_threads,
 ):
     """m += (1 - beta1) (gradient - m); v += (1 - beta2) (gradient**2 - v);
-    parameter = shrink * parameter - lr_t * m / (sqrt(v) + 1e-7). All (N,); lr_t holds the bias corrections."""
+    parameter = shrink * parameter - lr_t * m / (sqrt(v) + epsilon). All (N,); lr_t holds the bias corrections."""
     cdef nnfast_team team
     cdef uint64_t mode
     cdef Py_ssize_t n = _common_length(gradient.shape[0], parameter.shape[0], m.shape[0], v.shape[0], num_threads)
@@ -207,13 +207,13 @@ def adam_step(
         if nnfast_assemble(&team, num_threads) == 1:
             mode = nnfast_flush_subnormals()
             _adam_step_chunk(&gradient[0], &parameter[0], &m[0], &v[0], <floating>lr_t, <floating>(1 - beta1),
-                             <floating>(1 - beta2), <floating>shrink, 0, n)
+                             <floating>(1 - beta2), <floating>epsilon, <floating>shrink, 0, n)
             nnfast_restore_mode(mode)
         else:
             with parallel(num_threads=num_threads):
                 mode = nnfast_flush_subnormals()
                 _adam_step_chunk(&gradient[0], &parameter[0], &m[0], &v[0], <floating>lr_t, <floating>(1 - beta1),
-                                 <floating>(1 - beta2), <floating>shrink,
+                                 <floating>(1 - beta2), <floating>epsilon, <floating>shrink,
                                  nnfast_share(n, CHUNK, 0), nnfast_share(n, CHUNK, 1))
                 nnfast_restore_mode(mode)
                 nnfast_leave(&team)

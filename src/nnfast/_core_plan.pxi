@@ -72,18 +72,21 @@ cdef struct Optimizer:
     int64_t has_limit, has_norm_limit
     double first, second        # momentum, decay rate; beta1 and beta2
     double weight_decay         # of AdamW
+    double epsilon              # of Adam, added to the root
     double limit                # of each element of a gradient, to either side; or of the norm of all gradients
 
 cdef struct StepSettings:
     double lr                   # learning rate
     double weight               # of its rows together
     double l2, l1               # strength of the penalties on weights
+    double loss_share, penalty_share    # that the sum of its losses, and the penalty, have in the epoch's loss
+    double least_probability    # of which a logarithm is taken, scikit-learn's way; 0: the book's, 1e-7 is added
 
 cdef struct Progress:
     # Of the epochs that a call is to train: where it is, and what the steps of this epoch gave so far
     int64_t epoch, step         # the next ones
     int64_t correct             # rows classified right
-    double loss                 # summed over rows
+    double loss                 # summed over steps, by their shares
     int64_t is_finite           # the data, if they are checked, the last loss and, at the end of an epoch, the weights
 
 cdef struct Training:

@@ -49,7 +49,7 @@ cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
     cdef Progress* progress = training.progress
     cdef double loss = _total(training.losses, batch.rows)
     cdef Py_ssize_t row
-    progress.loss += loss
+    progress.loss += batch.settings.loss_share * loss
     for row in range(batch.rows):
         progress.correct += training.correct[row]
     progress.step += 1
@@ -138,7 +138,7 @@ cdef void _train_share(Training* training, floating* arena) noexcept nogil:
             batch.rows = training.rows - step * training.batch_size
         _take_step(training, arena, &batch, share, shares)
         if share == 0 and _is_penalized(&batch):
-            training.progress.loss += batch.settings.weight * _total(
+            training.progress.loss += batch.settings.penalty_share * _total(
                 training.penalties, _tiles(training, _panel_columns(arena)))
         step = step + 1
         if step == training.steps and not training.lost:

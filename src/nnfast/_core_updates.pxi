@@ -63,7 +63,7 @@ cdef void _update(
             gradient, parameter, state, state + size,
             <floating>(batch.settings.lr * sqrt(1 - pow(optimizer.second, updates))
                        / (1 - pow(optimizer.first, updates))),
-            <floating>(1 - optimizer.first), <floating>(1 - optimizer.second),
+            <floating>(1 - optimizer.first), <floating>(1 - optimizer.second), <floating>optimizer.epsilon,
             <floating>(1 - batch.settings.lr * optimizer.weight_decay), 0, n)
 
 

@@ -59,6 +59,7 @@ class _Job:
     clip_norm: float | None
     time_budget: float
     step_callbacks: list[Callable[[Step], bool | None]]
+    manner: _plan.Manner | None
     is_watched: bool = False    # whether somebody looks at the network after each epoch
     bar: Any = None
     deadline: float = math.inf
@@ -126,12 +127,19 @@ def fit(
     verbose: int,
     progress: bool,
     num_threads: int | None,
+    manner: _plan.Manner | None = None,
 ) -> History:
-    """`Network.fit`, whose docstring says all: check everything, then train epoch by epoch."""
+    """`Network.fit`, whose docstring says all: check everything, then train epoch by epoch.
+
+    manner: for networks without an `obstacle`.
+    """
     epochs = _validation.check_count("epochs", epochs)
     batch_size = _validation.check_count("batch_size", batch_size)
     optimizer = SGD() if optimizer is None else _validation.has_methods("optimizer", optimizer, ("update",))
-    is_planned = _plan.obstacle(network, optimizer) is None
+    obstacle = _plan.obstacle(network, optimizer)
+    is_planned = obstacle is None
+    if manner is not None and obstacle is not None:
+        raise RuntimeError(f"this cannot be trained in compiled code: {obstacle}")
     rows, targets = training_data(network, x, t, "x", "t", is_checked_later=is_planned)
     weights = _weights(network, targets, sample_weight, class_weight)
     if validation_data is not None:
@@ -143,7 +151,7 @@ def fit(
         None if schedule is None else _own(_fit_validation.schedule("schedule", schedule, optimizer)),
         *_fit_validation.limits(clip_value, clip_norm),
         math.inf if time_budget is None else _validation.above_zero("time_budget", time_budget),
-        _validation.callables("step_callbacks", step_callbacks),
+        _validation.callables("step_callbacks", step_callbacks), manner,
         history=History(metrics={name: [] for name in metrics}))
     stopping = None if early_stopping is None else _Stopping(_fit_validation.early_stopping(early_stopping), network)
     for watcher in (stopping, *_with_those_after(job.schedule)):
@@ -154,7 +162,7 @@ def fit(
     checkpoint, resumed_path = _fit_validation.checkpointing(checkpoint, resume)
     job.is_watched = bool(
         checkpoint or verbose or callbacks or job.step_callbacks or validation_data or stopping is not None
-        or hasattr(job.schedule, "observe"))
+        or hasattr(job.schedule, "observe")) and manner is None
     limited = _threads.limited(num_threads)
     resumed = None
     if checkpoint is not None or resumed_path is not None:
@@ -307,7 +315,7 @@ def _planned(job: _Job, first: int) -> _Results:
     """Train in compiled code, after the first epochs: one at a time where somebody looks at the network after each."""
     network, optimizer = job.network, job.optimizer
     optimizer.states(network.params)    # refuses what does not fit
-    plan = _plan.Plan(network, optimizer, job.batch_size, job.weights, job.clip_value, job.clip_norm)
+    plan = _plan.Plan(network, optimizer, job.batch_size, job.weights, job.clip_value, job.clip_norm, job.manner)
     done, together = first, 1
     while done < job.epochs and (done == first or time.perf_counter() <= job.deadline):
         begun = job.begin()
@@ -321,6 +329,8 @@ def _planned(job: _Job, first: int) -> _Results:
         done += together
         if not job.is_watched:
             most = min(job.epochs - done, max(1, _MOST_ROWS // job.x.shape[0]))
+            if job.manner is not None:
+                most = min(most, job.manner.most_together())
             together = max(1, min(most, int(_EPOCHS_SECONDS / seconds)))
 
 

@@ -143,7 +143,7 @@ def some_weight(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
         total = weights.sum()
     if not 0 < total < math.inf:
-        raise ValueError(f"the weights of all rows are {total:g} together, but must be above 0 and finite")
+        raise ValueError(f"the weights of all rows are {total:g} together, but must be above zero and finite")
     return np.ascontiguousarray(weights)
 
 

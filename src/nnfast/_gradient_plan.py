@@ -69,15 +69,19 @@ class GradientPlan(_plan.PlanBase):
         return (rows <= self._batch_size and len(parts) == len(self._parts) and all(map(is_, parts, self._parts))
                 and self.wanted_threads(rows) <= self._most_threads)
 
-    def gradients(self, x: np.ndarray, t: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+    def gradients(
+        self, x: np.ndarray, t: np.ndarray, weights: np.ndarray = _plan.NO_WEIGHTS, least_probability: float = 0
+    ) -> tuple[float, dict[str, np.ndarray]]:
         """The mean loss without penalty, and the gradients by key, which the layers get as well.
 
-        x: rows (B, I) of float32 or float64. t: targets as the loss prepares them.
+        x: rows (B, I) of float32 or float64. t: targets as the loss prepares them. weights: of the rows (B,).
+        least_probability: as SETTINGS have it.
         """
         with self._in_use:      # one Python thread at a time: there is one arena
-            return self._gradients(x, t)
+            self._settings["least_probability"] = least_probability
+            return self._gradients(x, t, weights)
 
-    def _gradients(self, x: np.ndarray, t: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+    def _gradients(self, x: np.ndarray, t: np.ndarray, weights: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         found: dict[str, np.ndarray] = {}
         for one in self._given:
             gradient = self._new(one)
@@ -91,18 +95,19 @@ class GradientPlan(_plan.PlanBase):
             for one in self._layout.trained:
                 if type(one.layer) is BatchNormalization:
                     self._pack(one.array, one.offset, one.size)
-        self._settings["weight"] = x.shape[0]
+        weight = weights.sum() if weights.size else x.shape[0]
+        self._settings["weight"] = weight
         self._settings["l2"], self._settings["l1"] = self.network.weight_decay_lambda, self.network.l1_lambda
         losses, correct, progress = np.zeros(1), np.zeros(1, np.int64), np.zeros(1, _plan.PROGRESS)
         masks = self._draw_masks([x.shape[0]], x.shape[0])
-        self._run(x, t, _AS_THEY_COME, keys, masks, _plan.NO_WEIGHTS, self._optimizer, self._settings, losses, correct,
+        self._run(x, t, _AS_THEY_COME, keys, masks, weights, self._optimizer, self._settings, losses, correct,
                   progress, x.shape[0], False, 1, min(self._most_threads, self.wanted_threads(x.shape[0])), 0.0)
         for layer, first, last in self._layout.drawn:
             layer.mask = masks[0, :, first:last].view(bool)     # as the book's layer would leave it
         if self._layout.statistics:
             self._store_statistics(self._arena)
         total = float(self._losses[: x.shape[0]].sum())
-        return total / x.shape[0], {one.key: found[one.key] for one in self._layout.trained}
+        return total / weight, {one.key: found[one.key] for one in self._layout.trained}
 
     @staticmethod
     def _new(one: _plan.Trained) -> np.ndarray:

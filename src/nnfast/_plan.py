@@ -38,13 +38,33 @@ _OPERATION = np.dtype(
 )
 _OPTIMIZER = np.dtype(
     [(name, np.int64) for name in ("rule", "updates", "has_limit", "has_norm_limit")]
-    + [(name, np.float64) for name in ("first", "second", "weight_decay", "limit")]
+    + [(name, np.float64) for name in ("first", "second", "weight_decay", "epsilon", "limit")]
 )
-SETTINGS = np.dtype([(name, np.float64) for name in ("lr", "weight", "l2", "l1")])
-"""Of one step: learning rate, what its rows weigh together, strengths of the penalties."""
+SETTINGS = np.dtype([(name, np.float64) for name in ("lr", "weight", "l2", "l1", "loss_share", "penalty_share", "least_probability")])
+"""Of one step: learning rate, what its rows weigh together, strengths of the penalties, what the sum of its losses and its penalty
+count in the loss of the epoch, and the least probability that a logarithm is taken of, 0 for the book's way."""
 
 NO_WEIGHTS = np.empty(0)
 """Of rows that all weigh 1."""
+
+@dataclass(frozen=True)
+class Manner:
+    """How scikit-learn trains, where that is not how `Network.fit` does.
+
+    Penalties are divided by what the rows of a batch weigh together. The loss of an epoch is the mean over its rows,
+    whatever they weigh, of the losses of their batches, which are means over the outputs of a regression, too. Logarithms
+    are taken of probabilities of at least the dtype's epsilon.
+    """
+
+    order: Callable[[int], np.ndarray]
+    """Of so many rows, for an epoch."""
+
+    outputs: int
+    """By which losses are divided."""
+
+    most_together: Callable[[], int]
+    """How many epochs may be trained before somebody looks at the first of them."""
+
 
 PROGRESS = np.dtype(
     [(name, np.int64) for name in ("epoch", "step", "correct")] + [("loss", np.float64), ("is_finite", np.int64)]
@@ -479,10 +499,11 @@ class Plan(PlanBase):
 
     def __init__(
         self, network: "Network", optimizer: Any, batch_size: int, weights: np.ndarray = NO_WEIGHTS,
-        clip_value: float | None = None, clip_norm: float | None = None,
+        clip_value: float | None = None, clip_norm: float | None = None, manner: Manner | None = None,
     ) -> None:
         super().__init__(network, len(optimizer._states), batch_size, keeps_gradients=clip_norm is not None)
         self.optimizer = optimizer
+        self._manner = manner
         self._weights = weights
         self._clip_value, self._clip_norm = clip_value, clip_norm
         self._has_seen_data = False     # and found them finite
@@ -523,7 +544,8 @@ class Plan(PlanBase):
                 self._finished[:] = self._arena[: self._layout.kept]
             optimizer = self._optimizer_described(updates)
             weights = self._weights_of_steps(orders, x.shape[0], steps)
-            settings = self._settings_of_steps(weights, rates)
+            counts = weights if self._manner is None else self._rows_of_steps(x.shape[0], epochs)
+            settings = self._settings_of_steps(weights, counts, rates)
             masks = np.empty((0, 0, 0), np.uint8)
             while not is_over:
                 before_them, loss_before = _steps_taken(progress, steps), float(progress["loss"][0])
@@ -551,12 +573,12 @@ class Plan(PlanBase):
                     loss = float(losses[0] if taken == steps else progress["loss"][0]) - loss_before
                     has_stored = True
                     self._store(self._arena, updates + taken)
-                    is_over = watch(taken, loss / (weights[taken - 1] or 1)) or is_over
+                    is_over = watch(taken, loss / (counts[taken - 1] or 1)) or is_over
                     self._load()    # what the watcher may have changed
                     if not is_over:
                         next_one = slice(taken, taken + 1)
                         settings[next_one] = self._settings_of_steps(
-                            weights[next_one], None if rates is None else rates[next_one])
+                            weights[next_one], counts[next_one], None if rates is None else rates[next_one])
                 if saver is not None and taken % steps and (is_over or time.perf_counter() >= saver.due):
                     _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
                     has_stored = True
@@ -573,12 +595,12 @@ class Plan(PlanBase):
             told_of = -(-taken // steps)
             if told_of < epochs:
                 generator.bit_generator.state = before
-                self._draw(x.shape[0], told_of, steps, shuffle)
+                self._draw(x.shape[0], told_of, steps, shuffle and self._manner is None)
             self._store(self._arena, updates + taken)
         except BaseException:   # also Ctrl-C between two arrays that are stored
             finished = int(progress["epoch"][0])
             generator.bit_generator.state = before
-            self._draw(x.shape[0], finished, steps, shuffle)
+            self._draw(x.shape[0], finished, steps, shuffle and self._manner is None)
             if finished or has_stored:
                 memory = self._finished if self._finished.size else self._arena
                 self._store(memory, updates + max(finished * steps, begun.step))
@@ -590,7 +612,7 @@ class Plan(PlanBase):
         for epoch in range(told_of):
             first, last = epoch * steps, min((epoch + 1) * steps, taken)
             rows = min((last - first) * self._batch_size, x.shape[0])
-            results.append((float(losses[epoch] / (weights[first:last].sum() or 1)), int(correct[epoch]), rows))
+            results.append((float(losses[epoch] / (counts[first:last].sum() or 1)), int(correct[epoch]), rows))
         return results
 
     def _draw(self, rows: int, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -600,7 +622,7 @@ class Plan(PlanBase):
         keys = np.empty((epochs, steps, self._layout.dropouts), np.uint64)
         for epoch in range(epochs):
             if shuffle:
-                orders[epoch] = generator.permutation(rows)
+                orders[epoch] = (generator.permutation if self._manner is None else self._manner.order)(rows)
             keys[epoch] = generator.integers(1 << 64, size=keys[epoch].shape, dtype=np.uint64)
         return orders, keys.reshape(epochs * steps, self._layout.dropouts)
 
@@ -618,6 +640,7 @@ class Plan(PlanBase):
         for place, name in zip(("first", "second"), names, strict=False):
             optimizer[place] = getattr(self.optimizer, name)
         optimizer["weight_decay"] = getattr(self.optimizer, "weight_decay", 0)
+        optimizer["epsilon"] = getattr(self.optimizer, "epsilon", 0)
         if self._clip_value is not None:
             optimizer["has_limit"], optimizer["limit"] = True, self._clip_value
         if self._clip_norm is not None:
@@ -626,18 +649,28 @@ class Plan(PlanBase):
 
     def _weights_of_steps(self, orders: np.ndarray, rows: int, steps: int) -> np.ndarray:
         """What the rows of each step of all epochs weigh together."""
-        firsts = np.arange(0, rows, self._batch_size)
         if not self._weights.size:
-            return np.tile(np.minimum(self._batch_size, rows - firsts).astype(float), len(orders))
+            return self._rows_of_steps(rows, len(orders))
+        firsts = np.arange(0, rows, self._batch_size)
         if not orders.shape[1]:
             return np.tile(np.add.reduceat(self._weights, firsts), len(orders))
         return np.concatenate([np.add.reduceat(self._weights[order], firsts) for order in orders])
 
-    def _settings_of_steps(self, weights: np.ndarray, rates: np.ndarray | None) -> np.ndarray:
+    def _rows_of_steps(self, rows: int, epochs: int) -> np.ndarray:
+        firsts = np.arange(0, rows, self._batch_size)
+        return np.tile(np.minimum(self._batch_size, rows - firsts).astype(float), epochs)
+
+    def _settings_of_steps(self, weights: np.ndarray, counts: np.ndarray, rates: np.ndarray | None) -> np.ndarray:
+        """Of steps whose rows weigh so much together, and count so much in the loss of an epoch."""
         settings = np.zeros(len(weights), SETTINGS)
         settings["lr"] = self.optimizer.lr if rates is None else self.optimizer.lr * rates
-        settings["weight"] = weights
+        settings["weight"], settings["penalty_share"], settings["loss_share"] = weights, counts, 1
         settings["l2"], settings["l1"] = self.network.weight_decay_lambda, self.network.l1_lambda
+        if self._manner is not None:
+            divisors = np.where(weights > 0, weights, 1)
+            settings["loss_share"] = counts / divisors / self._manner.outputs
+            settings["l2"] = np.where(weights > 0, settings["l2"] / divisors, 0)
+            settings["least_probability"] = np.finfo(self._arena.dtype).eps
         return settings
 
     def _parameters(self) -> dict[str, np.ndarray]:

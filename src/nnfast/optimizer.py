@@ -342,6 +342,8 @@ class Adam(Optimizer):
         Learning rate, at least 0.
     beta1, beta2 : float, default 0.9 and 0.999
         Weights of the old means, at least 0 and below 1.
+    epsilon : float, keyword-only, default 1e-7
+        What is added to sqrt(v), above 0.
 
     Attributes
     ----------
@@ -362,8 +364,11 @@ class Adam(Optimizer):
 
     weight_decay = 0.0      # AdamW has its own
 
-    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
+    def __init__(
+        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, epsilon: float = 1e-7
+    ) -> None:
         super().__init__(lr)
+        self.epsilon = _validation.above_zero("epsilon", epsilon)
         below_1 = float(np.nextafter(1, 0))
         self.beta1 = _validation.check_number("beta1", beta1, 0, below_1)
         self.beta2 = _validation.check_number("beta2", beta2, 0, below_1)
@@ -377,7 +382,8 @@ class Adam(Optimizer):
     ) -> None:
         lr_t = self.lr * float(np.sqrt(1.0 - self.beta2**self.iter)) / (1.0 - self.beta1**self.iter)
         shrink = 1.0 - self.lr * self.weight_decay
-        step.adam_step(gradient, parameter, *state, lr_t, self.beta1, self.beta2, shrink, threads)
+        step.adam_step(
+            gradient, parameter, *state, lr_t, self.beta1, self.beta2, self.epsilon, shrink, threads)
 
 
 class AdamW(Adam):
@@ -393,6 +399,8 @@ class AdamW(Adam):
         Weights of the old means, at least 0 and below 1.
     weight_decay : float, default 0.01
         At least 0.
+    epsilon : float, keyword-only, default 1e-7
+        What is added to sqrt(v), above 0.
 
     Attributes
     ----------
@@ -410,7 +418,8 @@ class AdamW(Adam):
     """
 
     def __init__(
-        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.01
+        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.01, *,
+        epsilon: float = 1e-7,
     ) -> None:
-        super().__init__(lr, beta1, beta2)
+        super().__init__(lr, beta1, beta2, epsilon=epsilon)
         self.weight_decay = _validation.check_number("weight_decay", weight_decay, 0)

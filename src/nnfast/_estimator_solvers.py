@@ -1,0 +1,326 @@
+"""How the estimators of `nnfast.sklearn` find weights.
+
+Step by step in the loop of `Network.fit`, by scikit-learn's rules for when to stop and at what rate; or by SciPy's L-BFGS on the
+loss and gradient of compiled code.
+"""
+
+import dataclasses
+import math
+import time
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.optimize
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+
+from nnfast import _fit, _plan, _threads, _validation, functions
+from nnfast._gradient_plan import GradientPlan
+from nnfast.optimizer import SGD, Adam, Momentum, Nesterov, Optimizer
+from nnfast.trainer import Epoch
+
+if TYPE_CHECKING:
+    from nnfast._estimators import Perceptron
+
+_LEAST_RATE = 1e-6
+"""The adaptive learning rate is not divided below this."""
+
+
+@dataclasses.dataclass
+class Validation:
+    """Rows that are not trained on, with targets as the network takes them."""
+
+    x: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray | None
+
+    def loss(self, estimator: "Perceptron") -> float:
+        """The mean of their losses, without penalty."""
+        network = estimator.network_
+        scores = network.predict(self.x)
+        if estimator.out_activation_ == "softmax":
+            probabilities = functions.softmax(scores)[np.arange(len(scores)), self.targets]
+            losses = -np.log(np.maximum(probabilities, np.finfo(scores.dtype).eps))
+        else:
+            network.last_layer.forward(scores, self.targets)
+            losses = network.last_layer.row_losses
+        return float(np.average(losses, weights=self.weights)) / estimator._loss_divisor()
+
+    def score(self, estimator: "Perceptron") -> float:
+        """Accuracy or R squared, NaN where scores are not finite."""
+        scores = estimator.network_.predict(self.x)
+        if not np.isfinite(scores).all():
+            return math.nan
+        return float(estimator._score_of(self.targets, estimator._predicted(scores), sample_weight=self.weights))
+
+
+def forget(estimator: "Perceptron") -> None:
+    """What was found in former fits."""
+    estimator._no_improvement_count = 0
+    estimator.validation_loss_curve_ = estimator.validation_scores_ = None
+    estimator.best_loss_ = estimator.best_validation_score_ = None
+    if estimator.solver != "lbfgs":
+        estimator.loss_curve_ = []
+
+
+# By steps
+
+def fit_stochastic(
+    estimator: "Perceptron", x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None, validation: Validation | None, *,
+    incremental: bool,
+) -> None:
+    """Train on all rows, or, to choose when to stop, on those that are not held back; once if it is incremental."""
+    if not incremental or not hasattr(estimator, "_optimizer"):
+        estimator._optimizer = _optimizer(estimator)
+    if estimator.early_stopping and incremental:
+        raise ValueError("early_stopping is True, but partial_fit makes a single pass: set it to False, or call fit")
+    if estimator.early_stopping and validation is None:
+        x, targets, weights, validation = _held_back(estimator, x, targets, weights)
+    rows = len(x)
+    if estimator.batch_size == "auto":
+        batch_size = min(200, rows)
+    else:
+        batch_size = min(estimator.batch_size, rows)
+        if batch_size < estimator.batch_size:
+            warnings.warn(f"batch_size is {estimator.batch_size}, but there are {rows} rows: it is cut to that", stacklevel=4)
+    network = estimator.network_
+    random_state = estimator._random_state
+    if estimator.dropout:
+        # Other masks in each partial_fit, also after pickling in between.
+        generator = np.random.default_rng([random_state.randint(np.iinfo(np.int32).max), estimator.t_])
+        network.generator.bit_generator.state = generator.bit_generator.state
+    network.weight_decay_lambda = estimator.alpha
+    epochs = _Epochs(estimator, validation, rows, incremental=incremental)
+    order = np.arange(rows)
+
+    def shuffled(_: int) -> np.ndarray:
+        places = np.arange(rows)
+        random_state.shuffle(places)
+        order[:] = order[places]    # each epoch's is that of the last one, shuffled
+        return order
+
+    manner = _plan.Manner(shuffled, estimator._loss_divisor(), epochs.most_together)
+    estimator.n_iter_ = 0
+    try:
+        _fit.fit(
+            network, x, targets, epochs=1 if incremental else estimator.max_iter, batch_size=batch_size,
+            optimizer=estimator._optimizer, validation_data=None, shuffle=estimator.shuffle, sample_weight=weights,
+            class_weight=None, schedule=None, clip_value=None, clip_norm=None, early_stopping=None, metrics=None,
+            time_budget=estimator.time_budget, callbacks=[epochs.is_over], step_callbacks=(), verbose=0, progress=False,
+            num_threads=estimator.num_threads, manner=manner)
+    except KeyboardInterrupt:
+        warnings.warn("training was interrupted: the weights are those of the last whole epoch", stacklevel=4)
+    except FloatingPointError as error:
+        raise ValueError(str(error)) from error
+    epochs.end()
+
+
+def _optimizer(estimator: "Perceptron") -> Optimizer:
+    rate, momentum = float(estimator.learning_rate_init), float(estimator.momentum)
+    if estimator.solver == "adam":
+        return Adam(rate, estimator.beta_1, estimator.beta_2, epsilon=estimator.epsilon)
+    if momentum == 0:
+        return SGD(rate)
+    return (Nesterov if estimator.nesterovs_momentum else Momentum)(rate, momentum)
+
+
+def _held_back(
+    estimator: "Perceptron", x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, Validation]:
+    """What is left to train on, and a part of the rows to validate with."""
+    is_binary = estimator.out_activation_ == "logistic" and estimator.n_outputs_ == 1
+    kept, held = train_test_split(
+        np.arange(len(x)), random_state=estimator._random_state, test_size=estimator.validation_fraction,
+        stratify=targets[:, 0].astype(int) if is_binary else None)
+    if len(held) < 2:
+        raise ValueError(f"validation_fraction is {estimator.validation_fraction:g} of {len(x)} rows, which is fewer than 2")
+    divided = [None if weights is None else np.ascontiguousarray(weights[part]) for part in (kept, held)]
+    return x[kept], targets[kept], divided[0], Validation(x[held], targets[held], divided[1])
+
+
+class _Epochs:
+    """What follows each epoch of a fit: its values noted, the rate changed, and whether it was the last one."""
+
+    def __init__(self, estimator: "Perceptron", validation: Validation | None, rows: int, *, incremental: bool) -> None:
+        self._estimator, self._validation, self._rows, self._incremental = estimator, validation, rows, incremental
+        self._started = time.perf_counter()
+        self._is_over = False
+        self._best = [array.copy() for array in self._arrays()] if estimator.early_stopping else []
+        if not hasattr(estimator, "loss_curve_"):   # lbfgs went before
+            forget(estimator)
+        if validation is not None and estimator.validation_scores_ is None:
+            estimator.validation_loss_curve_, estimator.validation_scores_ = [], []
+        if estimator.early_stopping:
+            estimator.best_loss_ = None
+            if estimator.best_validation_score_ is None:
+                estimator.best_validation_score_ = -math.inf
+        elif estimator.best_loss_ is None:
+            estimator.best_loss_ = math.inf
+
+    def _arrays(self) -> list[np.ndarray]:
+        return [*self._estimator.coefs_, *self._estimator.intercepts_]
+
+    def most_together(self) -> int:
+        """Epochs that can be trained before the first of them is heard of: none but the last may be the one to stop after."""
+        estimator = self._estimator
+        if self._validation is not None or estimator.callbacks or estimator.learning_rate == "invscaling":
+            return 1
+        return int(min(estimator.n_iter_no_change - estimator._no_improvement_count + 1, estimator.max_iter))
+
+    def is_over(self, epoch: Epoch) -> bool:
+        """Hear of an epoch, and say whether to stop."""
+        estimator, validation = self._estimator, self._validation
+        estimator.n_iter_ += 1
+        estimator.loss_ = epoch.loss
+        estimator.t_ += self._rows
+        estimator.loss_curve_.append(epoch.loss)
+        if estimator.verbose:
+            print(f"Iteration {estimator.n_iter_}, loss = {epoch.loss:.8f}")
+        score = None
+        if validation is not None:
+            loss, score = validation.loss(estimator), validation.score(estimator)
+            epoch = dataclasses.replace(epoch, validation_loss=loss, validation_accuracy=score)
+            estimator.validation_loss_curve_.append(loss)
+            estimator.validation_scores_.append(score)
+            if estimator.verbose:
+                print(f"Validation score: {score:f}")
+        self._compare(score)
+        if estimator.solver == "sgd" and estimator.learning_rate == "invscaling":
+            estimator._optimizer.lr = estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t
+        answers = [callback(epoch) for callback in _validation.callables("callbacks", estimator.callbacks or ())]
+        self._is_over = self._stops() or True in answers
+        return self._is_over
+
+    def _compare(self, score: float | None) -> None:
+        """Count the epochs that brought nothing better."""
+        estimator = self._estimator
+        if estimator.early_stopping:
+            assert score is not None    # there is a validation set
+            is_better = not score < estimator.best_validation_score_ + estimator.tol
+            if score > estimator.best_validation_score_:
+                estimator.best_validation_score_ = score
+                self._best = [array.copy() for array in self._arrays()]
+        else:
+            is_better = not estimator.loss_ > estimator.best_loss_ - estimator.tol
+            estimator.best_loss_ = min(estimator.best_loss_, estimator.loss_)
+        estimator._no_improvement_count = 0 if is_better else estimator._no_improvement_count + 1
+
+    def _stops(self) -> bool:
+        """Whether too many did; where the rate adapts, it falls first."""
+        estimator = self._estimator
+        if not estimator._no_improvement_count > estimator.n_iter_no_change:
+            return False
+        what = "validation score" if estimator.early_stopping else "training loss"
+        message = f"The {what} did not improve by more than {estimator.tol:g} in {estimator.n_iter_no_change} epochs:"
+        is_adaptive = estimator.solver == "sgd" and estimator.learning_rate == "adaptive"
+        if is_adaptive and estimator._optimizer.lr > _LEAST_RATE:
+            estimator._optimizer.lr /= 5
+            estimator._no_improvement_count = 0
+            if estimator.verbose:
+                print(f"{message} the learning rate is {estimator._optimizer.lr:g} from now on.")
+            return False
+        if estimator.verbose:
+            print(f"{message} training ends.")
+        return True
+
+    def end(self) -> None:
+        """The best weights, and a warning if a better end was in sight."""
+        estimator = self._estimator
+        is_late = estimator.time_budget is not None and time.perf_counter() - self._started > estimator.time_budget
+        if estimator.n_iter_ == estimator.max_iter and not (self._is_over or self._incremental or is_late):
+            warnings.warn(
+                f"the loss was still falling after {estimator.max_iter} iterations, as many as max_iter allows: allow more, or "
+                "raise tol", ConvergenceWarning, stacklevel=5)
+        if estimator.early_stopping:
+            for array, best in zip(self._arrays(), self._best, strict=True):
+                array[...] = best
+
+
+# By L-BFGS
+
+def fit_lbfgs(
+    estimator: "Perceptron", x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None, validation: Validation | None
+) -> None:
+    """Minimise the loss over all rows."""
+    if estimator.dropout:
+        raise ValueError(f"dropout is {estimator.dropout:g}, but lbfgs needs a loss without chance: take solver='adam' or 'sgd'")
+    search = _Search(estimator, x, targets, weights, validation)
+    with _threads.limited(estimator.num_threads):
+        found = scipy.optimize.minimize(
+            search.value_and_gradient, search.vector(), method="L-BFGS-B", jac=True, callback=search.heard,
+            options={"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol})
+    search.put(found.x)
+    estimator.loss_, estimator.n_iter_ = float(found.fun), min(found.nit, estimator.max_iter)
+    if found.status and not search.is_over:
+        warnings.warn(
+            f"lbfgs ended before it converged ({found.message}): raise max_iter or max_fun, or scale the columns of X",
+            ConvergenceWarning, stacklevel=4)
+
+
+class _Search:
+    """The loss as a function of one vector: matrices, then biases."""
+
+    def __init__(
+        self, estimator: "Perceptron", x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None,
+        validation: Validation | None,
+    ) -> None:
+        self._estimator, self._validation = estimator, validation
+        self._weights = _plan.NO_WEIGHTS if weights is None else weights
+        self._total = len(x) if weights is None else float(weights.sum())
+        network = estimator.network_
+        network.weight_decay_lambda = estimator.alpha / self._total
+        self._x, self._targets = _fit.training_data(network, x, targets, "X", "y")
+        self._plan = GradientPlan(network, len(x))
+        layers = range(1, len(estimator.coefs_) + 1)
+        self._keys = [f"W{number}" for number in layers] + [f"b{number}" for number in layers]
+        self._arrays = [*estimator.coefs_, *estimator.intercepts_]
+        self._least = float(np.finfo(network.dtype).eps)
+        self._started, self._iterations = time.perf_counter(), 0
+        self.is_over = False
+        if validation is not None:
+            estimator.validation_loss_curve_, estimator.validation_scores_ = [], []
+
+    def vector(self) -> np.ndarray:
+        """The weights as they are, of float64."""
+        return np.concatenate([array.ravel() for array in self._arrays]).astype(np.float64)
+
+    def put(self, vector: np.ndarray) -> None:
+        """Set the weights."""
+        first = 0
+        for array in self._arrays:
+            array[...] = vector[first : first + array.size].reshape(array.shape)
+            first += array.size
+
+    def value_and_gradient(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
+        """Of the mean loss with its penalty.
+
+        Of several outputs' squared errors, as scikit-learn has it, the value is a mean and the gradient that of a sum.
+        """
+        self.put(vector)
+        loss, gradients = self._plan.gradients(self._x, self._targets, self._weights, self._least)
+        penalty = 0.5 * self._estimator.alpha / self._total * sum(
+            float(np.vdot(array, array)) for array in self._estimator.coefs_)
+        self._value = loss / self._estimator._loss_divisor() + penalty
+        return self._value, np.concatenate([gradients[key].ravel() for key in self._keys]).astype(np.float64)
+
+    def heard(self, vector: np.ndarray) -> None:
+        """Called by SciPy after each iteration."""
+        estimator, validation = self._estimator, self._validation
+        self._iterations += 1
+        if estimator.verbose:
+            print(f"Iteration {self._iterations}, loss = {self._value:.8f}")
+        loss = score = None
+        seconds = time.perf_counter() - self._started
+        if validation is not None:
+            self.put(vector)
+            loss, score = validation.loss(estimator), validation.score(estimator)
+            estimator.validation_loss_curve_.append(loss)
+            estimator.validation_scores_.append(score)
+        epoch = Epoch(
+            self._iterations, estimator.max_iter, self._value, None, loss, score, seconds,
+            self._iterations * len(self._x) / seconds, estimator.network_)
+        answers = [callback(epoch) for callback in _validation.callables("callbacks", estimator.callbacks or ())]
+        self.is_over = True in answers or (estimator.time_budget is not None and seconds > estimator.time_budget)
+        if self.is_over:
+            raise StopIteration
