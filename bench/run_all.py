@@ -1,4 +1,4 @@
-"""All benchmarks of the README, one after the other: `python bench/run_all.py [--quick]`, some 85 minutes.
+"""All benchmarks of the README, one after the other: `python bench/run_all.py [--quick]`, some 90 minutes.
 
 The exit status is 1 if any two contestants computed different things.
 """
@@ -14,16 +14,18 @@ import bench_import
 import bench_inference
 import bench_kernels
 import bench_layers
+import bench_losses
 import bench_neighbours
 import bench_other_libraries
+import bench_sklearn
 import bench_subnormals
 import bench_training
 
 if __name__ == "__main__":
     status = bench_demo.main()
     for benchmark in (
-        bench_training, bench_fit_options, bench_inference, bench_c_functions, bench_layers, bench_gradient,
-        bench_kernels,
+        bench_training, bench_fit_options, bench_losses, bench_sklearn, bench_inference, bench_c_functions, bench_layers,
+        bench_gradient, bench_kernels,
     ):
         print(flush=True)
         status |= benchmark.main(sys.argv[1:])

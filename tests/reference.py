@@ -184,6 +184,72 @@ def sigmoid_cross_entropy(scores, t):
     return (np.logaddexp(0, scores) - scores * t).sum(axis=-1)
 
 
+def smoothed(labels, classes, smoothing):
+    """One-hot rows, of which a part is shared out among all classes."""
+    return one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+
+
+def smoothed_cross_entropy(scores, labels, smoothing):
+    """Each row's loss, all from how far the scores are below the largest."""
+    (scores,) = in_float64(scores)
+    largest = scores.max(axis=-1, keepdims=True)
+    t = smoothed(labels, scores.shape[1], smoothing)
+    return np.log(np.exp(scores - largest).sum(axis=-1)) + (t * (largest - scores)).sum(axis=-1)
+
+
+def absolute_error(y, t):
+    """Each row's loss."""
+    y, t = in_float64(y, t)
+    return np.abs(y - t).sum(axis=-1)
+
+
+def absolute_error_slope(y, t):
+    """The derivative of a row's loss with respect to each output."""
+    y, t = in_float64(y, t)
+    return np.sign(y - t)
+
+
+def huber_loss(y, t, delta):
+    y, t = in_float64(y, t)
+    size = np.abs(y - t)
+    return np.where(size <= delta, size**2 / 2, delta * (size - delta / 2)).sum(axis=-1)
+
+
+def huber_loss_slope(y, t, delta):
+    y, t = in_float64(y, t)
+    return np.clip(y - t, -delta, delta)
+
+
+def quantile_loss(y, t, quantile):
+    y, t = in_float64(y, t)
+    q = np.asarray(quantile)
+    half = y / 2 - t / 2    # the whole of it may overflow where its share does not
+    return (2 * np.where(half > 0, 1 - q, -q) * half).sum(axis=-1)
+
+
+def quantile_loss_slope(y, t, quantile):
+    y, t = in_float64(y, t)
+    q = np.asarray(quantile)
+    return np.where(y > t, 1 - q, np.where(y < t, -q, y - t))
+
+
+def poisson_loss(scores, t):
+    """Half of the deviance of each row, whose first term is 0 where t is, and whose last one outgrows the others."""
+    scores, t = in_float64(scores, t)
+    with np.errstate(all="ignore"):
+        y = np.exp(scores)
+        terms = np.where(t > 0, t * (np.log(t) - scores - 1), -t) + y
+    return np.where(np.isposinf(y) & ~np.isnan(t), np.inf, terms).sum(axis=-1)
+
+
+def size_of_poisson_loss(scores, t):
+    """What each row's loss is a difference of, with what its rounding is multiplied by."""
+    scores, t = in_float64(scores, t)
+    with np.errstate(all="ignore"):
+        sizes = (np.exp(scores) + np.abs(t)) * (np.abs(scores) + np.abs(np.log(np.where(t > 0, t, 1))) + 4)
+    return np.where(np.isfinite(sizes), sizes, 0).sum(axis=-1)
+
+
 def difference_backward(y, t, batch_size):
     y, t = in_float64(y, t)
     return (y - t) / batch_size

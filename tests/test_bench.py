@@ -1,6 +1,7 @@
 """The benchmarks measure what they say: the peer is right, the problems are named, disagreement is found."""
 
 import inspect
+import itertools
 import json
 import math
 import shutil
@@ -27,6 +28,7 @@ import bench_gradient
 import bench_inference
 import bench_kernels
 import bench_layers
+import bench_losses
 import bench_neighbours
 import bench_other_libraries
 import bench_subnormals
@@ -72,6 +74,15 @@ def test_options_of_a_fit_that_are_measured_make_a_difference(problem):
     for option, weights in found.items():
         difference = timing._difference(found["no option"], weights)
         assert (difference > bench_fit_options.TOLERANCE) == (option not in ("no option", "step_callbacks", "checkpoint")), option
+
+
+def test_losses_that_are_measured_differ_and_the_function_is_one_of_them():
+    (problem,) = [one for one in problems.TRAINING if one.name == bench_losses.NETWORKS[1]]
+    assert len({case.name for case in bench_losses.cases()}) == 2 * len(bench_losses.LOSSES)
+    found = {loss: bench_losses.nnfast_training(problem, loss)() for loss in bench_losses.LOSSES}
+    for loss, other in itertools.combinations(found, 2):
+        difference = timing._difference(found[loss], found[other])
+        assert (difference > bench_losses.TOLERANCE) == ({loss, other} != {"IdentityWithLoss", "FunctionLoss"}), (loss, other)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

@@ -14,6 +14,7 @@ from nnfast import (
     IdentityWithLoss,
     LeakyRelu,
     Network,
+    PoissonLoss,
     Relu,
     Sigmoid,
     SigmoidWithLoss,
@@ -111,7 +112,8 @@ def test_a_linear_module_may_have_no_bias_and_any_name(rng):
 
 @pytest.mark.parametrize(("activation", "output", "layer", "loss"), [
     ("relu", "softmax", Relu, SoftmaxWithLoss), ("tanh", "logistic", Tanh, SigmoidWithLoss),
-    ("logistic", "identity", Sigmoid, IdentityWithLoss), ("identity", "softmax", Identity, SoftmaxWithLoss)])
+    ("logistic", "identity", Sigmoid, IdentityWithLoss), ("identity", "softmax", Identity, SoftmaxWithLoss),
+    ("tanh", "exp", Tanh, PoissonLoss)])
 def test_scikit_learns_estimators_become_networks(rng, dtype, activation, output, layer, loss):
     coefs = [rng.standard_normal(shape).astype(dtype) for shape in ((7, 9), (9, 5), (5, 3))]
     intercepts = [rng.standard_normal(size).astype(dtype) for size in (9, 5, 3)]

@@ -29,6 +29,8 @@ from nnfast import (
     LeakyRelu,
     Momentum,
     Network,
+    PoissonLoss,
+    QuantileLoss,
     Relu,
     Sigmoid,
     SigmoidWithLoss,
@@ -88,6 +90,10 @@ NETWORKS = {
     "of regression": lambda dtype: Network(
         [Affine(20, 50), Tanh(), Affine(50, 3)], IdentityWithLoss(), seed=1, dtype=dtype),
     "of many classes": lambda dtype: Network([Affine(20, 7), Relu(), Affine(7, 40)], SoftmaxWithLoss(), seed=1, dtype=dtype),
+    "of quantiles": lambda dtype: Network(
+        [Affine(20, 9), Tanh(), Affine(9, 3)], QuantileLoss((0.1, 0.5, 0.9)), seed=1, dtype=dtype),
+    "of smoothed labels": lambda dtype: Network([Affine(20, 3)], SoftmaxWithLoss(0.1), seed=1, dtype=dtype),
+    "of counts": lambda dtype: Network([Affine(20, 2)], PoissonLoss(), seed=1, dtype=dtype),
     "with drawn masks": lambda dtype: Network(
         [Affine(20, 9), Sigmoid(), Dropout(0.3), Affine(9, 4)], SigmoidWithLoss(), seed=1, dtype=dtype),
 }

@@ -19,6 +19,7 @@ from reference import assert_close, rounding
 import nnfast
 from nnfast import (
     SGD,
+    AbsoluteError,
     Adam,
     Affine,
     BatchNormalization,
@@ -26,6 +27,8 @@ from nnfast import (
     LeakyRelu,
     MultiLayerNet,
     Network,
+    PoissonLoss,
+    QuantileLoss,
     Relu,
     SigmoidWithLoss,
     SoftmaxWithLoss,
@@ -104,7 +107,8 @@ def targets_of(loss, dtype, outputs, rng):
     """Of one row, with the extremes that are allowed."""
     if loss is SoftmaxWithLoss:
         return rng.integers(0, outputs, 1)
-    values = finite_extremes(dtype) if loss is IdentityWithLoss else np.array([0, 1, 0.5, subnormals(dtype)], dtype)
+    values = np.array([0, 1, 0.5, subnormals(dtype)], dtype) if loss is SigmoidWithLoss else finite_extremes(dtype)
+    values = np.abs(values) if loss is PoissonLoss else values
     return rng.choice(values, (1, outputs))
 
 
@@ -121,9 +125,15 @@ def loss_and_gradient(loss, scores, t):
     _, losses_of, gradient_of, _ = test_losses.CASES[loss]
     expected, gradient = losses_of(scores, t).mean(), gradient_of(scores, t)
     outputs = scores.shape[1]
-    largest = {SoftmaxWithLoss: 1, SigmoidWithLoss: 1, IdentityWithLoss: np.abs(gradient)}[loss]
+    largest = 1 if loss.is_classifier else np.abs(gradient)
+    if loss is PoissonLoss:
+        terms = reference.size_of_poisson_loss(scores, t)[0]
+        largest = np.abs(gradient) * (1 + np.abs(np.where(np.isfinite(scores), scores, 0).astype(np.float64)))
+    elif loss.is_classifier:
+        terms = np.abs(scores[np.isfinite(scores)].astype(np.float64)).sum() + 1
+    else:
+        terms = expected
     of_loss = rounding(scores.dtype, outputs + 5, 1) if loss is SoftmaxWithLoss else 0
-    terms = expected if loss is IdentityWithLoss else np.abs(scores[np.isfinite(scores)].astype(np.float64)).sum() + 1
     of_loss += rounding("f8", outputs + 6, terms) if np.isfinite(expected) else 0
     return expected, of_loss, gradient, rounding(scores.dtype, outputs + 5, np.where(np.isfinite(gradient), largest, 0))
 
@@ -148,6 +158,8 @@ def test_the_engine_gives_the_formulas_for_extreme_scores(loss, dtype, rng):
         what = f"of {scores} for {t}"
         assert network.predict([[0]]).tobytes() == (scores + 0).tobytes()
         assert_close(network.loss([[0]], t), expected, of_loss, f"loss {what}")
+        if loss in (AbsoluteError, QuantileLoss):   # a residual that counts as 0 is at the kink
+            of_gradient = of_gradient + (np.abs(scores - t) <= 2 * subnormals(dtype))
         found = network.gradient([[0]], t)
         assert_close(found["b1"][np.newaxis], gradient, of_gradient + subnormals(dtype), f"gradient {what}")
         try:
@@ -158,7 +170,10 @@ def test_the_engine_gives_the_formulas_for_extreme_scores(loss, dtype, rng):
                         and np.isfinite(gradient.astype(dtype)).all()), what
             np.testing.assert_array_equal(network.params["b1"], scores[0])
         else:
-            assert_close(history.loss[0], expected, of_loss + subnormals(dtype), f"loss told by fit {what}")
+            of_subnormals = 2 * float(subnormals(dtype)) * scores.size
+            if loss is PoissonLoss:     # its targets are multiplied by scores
+                of_subnormals *= 1 + float(np.abs(scores).max())
+            assert_close(history.loss[0], expected, of_loss + of_subnormals, f"loss told by fit {what}")
             new = (scores - 0.5 * gradient)[0]
             tolerance = of_gradient[0] + rounding(dtype, 2, np.abs(new)) + subnormals(dtype)
             assert_close(network.params["b1"], new, tolerance, f"bias after a step {what}")

@@ -6,7 +6,17 @@ import time
 
 import numpy as np
 import pytest
-from test_plan import CHAINS, LOSSES, OPTIMIZERS, assert_both_ways_agree, data, targets_for, trained, with_threads
+from test_plan import (
+    CHAINS,
+    LOSSES,
+    OPTIMIZERS,
+    assert_both_ways_agree,
+    data,
+    targets_for,
+    tolerance_of,
+    trained,
+    with_threads,
+)
 
 from nnfast import (
     SGD,
@@ -60,7 +70,7 @@ def test_a_plan_trains_as_the_layers_do(each_build, monkeypatch, rng, dtype, los
     x, targets = data(rng)
     assert_both_ways_agree(
         monkeypatch, lambda: made(loss, dtype, l1=0.01, l2=0.02), x, targets_for(loss, targets),
-        1e-12 if dtype == np.float64 else 1e-4, optimizer=OPTIMIZERS[optimizer], **OPTIONS[options](rng))
+        tolerance_of(loss, dtype), optimizer=OPTIMIZERS[optimizer], **OPTIONS[options](rng))
 
 
 @pytest.mark.parametrize("chain", CHAINS)

@@ -25,6 +25,7 @@ from nnfast import (
     LeakyRelu,
     ModelFormatError,
     Network,
+    QuantileLoss,
     Relu,
     SigmoidWithLoss,
     TwoLayerNet,
@@ -40,6 +41,7 @@ NETWORKS = [
     lambda: Network([Affine(3, 4), BatchNormalization(4), LeakyRelu(0.2), Dropout(0.3), Affine(4, 2)], seed=0),
     lambda: Network([Affine(2, 1)], IdentityWithLoss(), seed=0, dtype="float64"),
     lambda: Network([Relu(), BatchNormalization(3)], SigmoidWithLoss(), seed=0),
+    lambda: Network([Affine(2, 3)], QuantileLoss([0.1, 0.5, 0.9]), seed=0),
     lambda: TwoLayerNet(5, 3, 2),
 ]
 NUMBERS = [0, 1, 2, 255, 256, 0x7FFF, 0xFFFF, 0x10000, 2**20, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**60, 2**63 - 1, 2**64 - 1]

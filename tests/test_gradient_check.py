@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import reference
+from test_plan import LOSSES
 
 from nnfast import (
     Affine,
@@ -12,13 +13,11 @@ from nnfast import (
     Dropout,
     Gelu,
     Identity,
-    IdentityWithLoss,
     LeakyRelu,
     MultiLayerNetExtend,
     Network,
     Relu,
     Sigmoid,
-    SigmoidWithLoss,
     SoftmaxWithLoss,
     Tanh,
     TwoLayerNet,
@@ -38,7 +37,7 @@ def data(rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("loss", [SoftmaxWithLoss, SigmoidWithLoss, IdentityWithLoss])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", [Relu, LeakyRelu, Sigmoid, Tanh, Gelu, Identity])
 def test_every_layer_and_loss_of_the_library_passes(rng, activation, loss, dtype):
     layers = [Affine(I, H), activation(), Dropout(0.3), Affine(H, H), BatchNormalization(H), activation(), Affine(H, O)]

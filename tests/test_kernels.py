@@ -14,6 +14,8 @@ import pytest
 import reference
 from reference import assert_close, rounding, unwritten
 
+from nnfast import _kernels
+
 SIZES = [1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 47, 48, 49, 63, 64, 65]
 VECTORS = [(n,) for n in [*SIZES, 2047, 2048, 2049, 6145]]      # a chunk of work is 2048 elements
 MATRICES = [(rows, SIZES[(7 * i + j) % 16]) for i, rows in enumerate(SIZES) for j in (0, 3, 11)]
@@ -300,6 +302,67 @@ def sigmoid_cross_entropy_forward(draw):
                 total=total_of(losses, of_losses), dtypes=LOSSES)
 
 
+@case(MATRICES)
+def smoothed_cross_entropy(draw):
+    scores, labels = draw.normal(4), draw.labels()
+    y = reference.softmax(scores).astype(draw.dtype)
+    losses = reference.smoothed_cross_entropy(scores, labels, 0.3)
+    # The logarithm of the largest y, rounded on its way in; each distance, its share, and their sum.
+    sizes = losses + np.log(y.shape[1]) if y.size else losses
+    tolerance = rounding(draw.dtype, 1, 1) + rounding(DOUBLE, y.shape[1] + 8, sizes)
+    return Call({"scores": scores, "y": y, "labels": labels}, {"losses": (losses, tolerance)}, {"smoothing": 0.3},
+                total=total_of(losses, tolerance), dtypes=LOSSES)
+
+
+@case(MATRICES)
+def smoothed_cross_entropy_backward(draw):
+    scores, labels = draw.normal(4), draw.labels()
+    y, t = reference.softmax(scores), reference.smoothed(labels, draw.shape[1], 0.3)
+    return Call({"y": y.astype(draw.dtype), "labels": labels},
+                {"dx": (0.7 * (y - t) / len(y), rounding(draw.dtype, 6, (y + t) / len(y)))}, {"smoothing": 0.3, "dout": 0.7})
+
+
+def residual_loss(draw):
+    """One of the three, by the number of rows: its code, its parameters, and the functions of its losses and slopes."""
+    codes = _kernels.kernels(draw.dtype).OPERATION_CODES
+    parameters = np.random.default_rng(1).uniform(0.1, 0.9, draw.shape[1])
+    name = ("absolute_error", "huber_loss", "quantile_loss")[draw.shape[0] % 3]
+    functions = getattr(reference, name), getattr(reference, f"{name}_slope")
+    settings = () if name == "absolute_error" else (parameters,)
+    code = codes[{"absolute_error": "ABSOLUTE_LOSS", "huber_loss": "HUBER_LOSS", "quantile_loss": "QUANTILE_LOSS"}[name]]
+    return code, parameters, *(lambda y, t, function=function: function(y, t, *settings) for function in functions)
+
+
+@case(MATRICES)
+def residual_losses(draw):
+    y, t = draw.normal(), draw.normal()
+    code, parameters, losses_of, _ = residual_loss(draw)
+    losses = losses_of(y, t)
+    tolerance = rounding(DOUBLE, y.shape[1] + 4, losses)
+    return Call({"y": y, "t": t, "parameters": parameters}, {"losses": (losses, tolerance)}, {"code": code},
+                total=total_of(losses, tolerance), dtypes=LOSSES)
+
+
+@case(MATRICES)
+def residual_losses_backward(draw):
+    y, t = draw.normal(), draw.normal()
+    code, parameters, _, slopes_of = residual_loss(draw)
+    dx = 0.7 * slopes_of(y, t) / max(1, len(y))
+    # The difference, 1 - a quantile that was rounded, the quotient, dout and the product.
+    return Call({"y": y, "t": t, "parameters": parameters}, {"dx": (dx, rounding(draw.dtype, 6, 1 / max(1, len(y))))},
+                {"code": code, "dout": 0.7})
+
+
+@case(MATRICES)
+def poisson_deviance_forward(draw):
+    scores, t = draw.normal(2), np.floor(3 * draw.positive())
+    y, losses = np.exp(scores.astype(float)), reference.poisson_loss(scores, t)
+    of_y = rounding(draw.dtype, 3 + np.abs(np.where(np.isfinite(scores), scores, 0)), y)
+    of_losses = rounding(DOUBLE, y.shape[1] + 3, reference.size_of_poisson_loss(scores, t))
+    return Call({"scores": scores, "t": t}, {"y": (y, of_y), "losses": (losses, of_losses)},
+                total=total_of(losses, of_losses), dtypes=LOSSES)
+
+
 @case(VECTORS)
 def difference_backward(draw):
     y, t = draw.normal(), draw.normal()
@@ -429,8 +492,17 @@ NO_INFINITY = {"gelu_forward", "gelu_backward", "batch_normalization_backward", 
 
 @pytest.mark.parametrize("name", CASES)
 def test_nan_infinity_and_extremes_go_no_further_than_in_numpy(kernels, dtype, name):
-    make, shapes = CASES[name]
-    shape = (67,) if shapes is VECTORS else (9, 17)
+    assert_goes_no_further_than_in_numpy(kernels, dtype, name, (67,) if CASES[name][1] is VECTORS else (9, 17))
+
+
+@pytest.mark.parametrize("name", ["residual_losses", "residual_losses_backward"])
+@pytest.mark.parametrize("rows", [10, 11])
+def test_nor_do_they_in_other_losses_of_residuals(kernels, dtype, name, rows):
+    assert_goes_no_further_than_in_numpy(kernels, dtype, name, (rows, 17))
+
+
+def assert_goes_no_further_than_in_numpy(kernels, dtype, name, shape):
+    make, _ = CASES[name]
     draw = Draw(dtype, shape)
     clean = make(draw)
     usual = run(kernels, name, clean, 1)

@@ -6,7 +6,15 @@ import reference
 from reference import assert_rounded
 
 import nnfast
-from nnfast import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from nnfast import (
+    AbsoluteError,
+    HuberLoss,
+    IdentityWithLoss,
+    PoissonLoss,
+    QuantileLoss,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+)
 
 ROWS = [1, 7, 8, 9, 15, 16, 17, 63, 64, 65, 100]
 
@@ -17,6 +25,12 @@ def identity(x):
 
 def difference(y, t):
     return reference.difference_backward(y, t, len(y))
+
+
+def of_residuals(losses, slopes, *settings):
+    """The case of a loss of the residuals of real targets."""
+    return (identity, lambda x, t: losses(x, t, *settings), lambda x, t: slopes(x, t, *settings) / len(x),
+            lambda rng, rows, outputs: rng.integers(-3, 4, (rows, outputs)))
 
 
 # Layer: output function, each row's loss, gradient, random targets; all from scores
@@ -30,6 +44,12 @@ CASES = {
     IdentityWithLoss: (
         identity, reference.squared_error, difference,
         lambda rng, rows, outputs: rng.integers(-3, 4, (rows, outputs))),
+    AbsoluteError: of_residuals(reference.absolute_error, reference.absolute_error_slope),
+    HuberLoss: of_residuals(reference.huber_loss, reference.huber_loss_slope, 1.0),
+    QuantileLoss: of_residuals(reference.quantile_loss, reference.quantile_loss_slope, 0.5),
+    PoissonLoss: (
+        lambda x: np.exp(identity(x)), reference.poisson_loss, lambda x, t: difference(np.exp(identity(x)), t),
+        lambda rng, rows, outputs: rng.integers(0, 4, (rows, outputs))),
 }
 
 
@@ -48,12 +68,14 @@ def test_loss_output_and_gradient_are_the_formulas(layer, shape, rng, dtype):
     assert output.loss == loss
     assert output.t is t
     operations = shape[1] + 5   # each power is off by some two errors of itself, their sum by as many more as it has
-    assert_rounded(output.y, y, dtype, operations, 1)
+    assert_rounded(output.y, y, dtype, operations, max(1, np.abs(y).max()))
     # From softmax the loss has y's error, a relative one; the others sum the scores in float64.
     tolerance = reference.rounding(dtype, operations, 1) if layer is SoftmaxWithLoss else 0
-    tolerance += reference.rounding("f8", shape[0] + shape[1] + 5, losses.max())
+    # Of Poisson's the terms t log(y / t) and y are larger than what is left of them.
+    largest = (reference.size_of_poisson_loss(x, t) if layer is PoissonLoss else losses).max()
+    tolerance += reference.rounding("f8", shape[0] + shape[1] + 5, largest)
     assert loss == pytest.approx(losses.mean(), rel=0, abs=tolerance)
-    largest = max(1, np.abs(x).max() + np.abs(t).max()) / shape[0]
+    largest = max(1, np.abs(x).max() + np.abs(t).max(), np.abs(y).max()) / shape[0]
     assert_rounded(output.backward(), gradient_of(x, t), dtype, operations, largest)
 
 
@@ -115,7 +137,8 @@ def test_before_the_first_pass_nothing_is_kept(layer):
 
 def test_many_rows_are_summed_in_float64(layer):
     rows = 50_000
-    losses = {SoftmaxWithLoss: -np.log(0.5 + 1e-7), SigmoidWithLoss: 2 * np.log(2), IdentityWithLoss: 1}
+    losses = {SoftmaxWithLoss: -np.log(0.5 + 1e-7), SigmoidWithLoss: 2 * np.log(2), IdentityWithLoss: 1, AbsoluteError: 2,
+              HuberLoss: 1, QuantileLoss: 1, PoissonLoss: 0}
     t = np.zeros(rows, int) if layer is SoftmaxWithLoss else np.ones((rows, 2), int)
     loss = layer().forward(np.zeros((rows, 2), np.float32), t)
     assert loss == pytest.approx(losses[layer], rel=rows * 2.0**-53)
@@ -173,9 +196,13 @@ def test_large_scores_give_finite_losses_and_gradients(layer, dtype):
         SoftmaxWithLoss: (-np.log(1e-7) - np.log1p(1e-7)) / 2,    # the book's 1e-7 limits the loss of a row
         SigmoidWithLoss: (0 + 2e4) / 2,
         IdentityWithLoss: ((1e4 - 1) ** 2 / 2 + 1e8 / 2 + 1e8 / 2 + (1e4 + 1) ** 2 / 2) / 2,
+        AbsoluteError: 2e4,
+        HuberLoss: 2e4 - 1,
+        QuantileLoss: 1e4,
+        PoissonLoss: np.inf,    # exp(1e4)
     }
     assert output.forward(x, t) == pytest.approx(expected[layer], rel=1e-15, abs=1e-15)
-    assert np.isfinite(output.backward()).all()
+    assert np.isfinite(output.backward()).all() == (layer is not PoissonLoss)
 
 
 def test_identity_with_loss_is_sum_squared_error_over_the_batch(rng):
@@ -183,7 +210,7 @@ def test_identity_with_loss_is_sum_squared_error_over_the_batch(rng):
     assert IdentityWithLoss().forward(x, t) == pytest.approx(0.5 * np.sum((x - t) ** 2) / 9, rel=50 * 2.0**-53)
 
 
-@pytest.mark.parametrize("layer", [SigmoidWithLoss, IdentityWithLoss])
+@pytest.mark.parametrize("layer", [layer for layer in CASES if layer is not SoftmaxWithLoss])
 def test_one_output_takes_targets_of_one_axis(layer, rng):
     x, t = rng.standard_normal((9, 1)), rng.integers(0, 2, 9)
     column, row = layer(), layer()

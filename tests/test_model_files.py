@@ -32,6 +32,7 @@ from nnfast import (
     ModelFormatError,
     MultiLayerNetExtend,
     Network,
+    QuantileLoss,
     Relu,
     Sigmoid,
     SigmoidWithLoss,
@@ -53,6 +54,8 @@ NETWORKS = {
         [Affine(7, 9), BatchNormalization(9, momentum=0.7), Relu(), Affine(9, 8), Tanh(), Sigmoid(), Gelu(), Identity(),
          LeakyRelu(0.3), Dropout(0.4), Affine(8, 3), BatchNormalization(3)], seed=1, dtype=dtype),
     "regression": lambda dtype: Network([Affine(7, 3)], IdentityWithLoss(), seed=1, dtype=dtype),
+    "quantiles": lambda dtype: Network([Affine(7, 3)], QuantileLoss((0.1, 0.5, 0.9)), seed=1, dtype=dtype),
+    "smoothed labels": lambda dtype: Network([Affine(7, 3)], SoftmaxWithLoss(0.1), seed=1, dtype=dtype),
     "several labels": lambda dtype: Network({"first": Affine(7, 4), "Größe": Affine(4, 3)}, SigmoidWithLoss(), seed=1, dtype=dtype),
     "the book's": lambda _: TwoLayerNet(7, 5, 3),
     "the book's of any depth": lambda _: MultiLayerNetExtend(

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import reference
-from test_plan import ACTIVATIONS
+from test_plan import ACTIVATIONS, LOSSES
 
 import nnfast
 from nnfast import (
@@ -27,7 +27,6 @@ from nnfast import (
     _threads,
 )
 
-LOSSES = [SoftmaxWithLoss, SigmoidWithLoss, IdentityWithLoss]
 # Brute force's own rounding: losses of some units, each wrong by some of their last places, divided by 2 h, relative to
 # gradients of some hundredths.
 TOLERANCE = 64 * 2.0**-53 / 2e-4 / 1e-2

@@ -56,7 +56,8 @@ def data(kind, rng):
 
 
 FACES = {"two classes": "classifier", "several classes": "classifier", "several answers": "classifier",
-         "numbers": "regressor", "several numbers": "regressor"}
+         "numbers": "regressor", "several numbers": "regressor", "counts": "regressor"}
+OF_KIND = {"counts": {"loss": "poisson"}}
 SETTINGS = {
     "defaults": {},
     "sgd": {"solver": "sgd", "learning_rate_init": 0.05},
@@ -89,9 +90,9 @@ def fitted(estimator, x, y, **more):
         return estimator.fit(x, y, **more)
 
 
-def both(face, settings, x, y, **more):
-    settings = {"max_iter": 12, "random_state": 5, "hidden_layer_sizes": (15,), **settings}
-    return fitted(OURS[face](**settings), x, y, **more), fitted(THEIRS[face](**settings), x, y, **more)
+def both(kind, settings, x, y, **more):
+    settings = {"max_iter": 12, "random_state": 5, "hidden_layer_sizes": (15,), **OF_KIND.get(kind, {}), **settings}
+    return tuple(fitted(each[FACES[kind]](**settings), x, y, **more) for each in (OURS, THEIRS))
 
 
 def assert_same(ours, theirs, x, rtol=1e-9):
@@ -119,14 +120,14 @@ def assert_same(ours, theirs, x, rtol=1e-9):
 @pytest.mark.parametrize("kind", FACES)
 def test_weights_losses_and_predictions_are_scikit_learns(kind, settings, rng):
     x, y = data(kind, rng)
-    assert_same(*both(FACES[kind], SETTINGS[settings], x, y), x)
+    assert_same(*both(kind, SETTINGS[settings], x, y), x)
 
 
 @pytest.mark.parametrize("settings", ["defaults", "sgd", "adam", "early stopping"])
 @pytest.mark.parametrize("kind", FACES)
 def test_float32_stays_float32_and_follows(kind, settings, rng):
     x, y = data(kind, rng)
-    ours, theirs = both(FACES[kind], {**SETTINGS[settings], "max_iter": 5}, x.astype(np.float32), y)
+    ours, theirs = both(kind, {**SETTINGS[settings], "max_iter": 5}, x.astype(np.float32), y)
     assert ours.coefs_[0].dtype == np.float32
     for one, other in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
@@ -137,14 +138,14 @@ def test_float32_stays_float32_and_follows(kind, settings, rng):
 def test_rows_with_weights_count_as_in_scikit_learn(kind, settings, rng):
     x, y = data(kind, rng)
     weights = rng.random(150) * 3
-    assert_same(*both(FACES[kind], {"batch_size": 40, **SETTINGS[settings]}, x, y, sample_weight=weights), x)
+    assert_same(*both(kind, {"batch_size": 40, **SETTINGS[settings]}, x, y, sample_weight=weights), x)
 
 
 @pytest.mark.parametrize("kind", FACES)
 def test_passes_one_by_one_follow(kind, rng):
     x, y = data(kind, rng)
     face = FACES[kind]
-    ours, theirs = OURS[face](random_state=1, batch_size=30), THEIRS[face](random_state=1, batch_size=30)
+    ours, theirs = (each[face](random_state=1, batch_size=30, **OF_KIND.get(kind, {})) for each in (OURS, THEIRS))
     more = {"classes": np.arange(3) if y.ndim == 2 else np.unique(y)} if face == "classifier" else {}
     for rows in (slice(0, 60), slice(60, 90), slice(90, 150)):
         for estimator in (ours, theirs):
@@ -158,7 +159,7 @@ def test_passes_one_by_one_follow(kind, rng):
 @pytest.mark.parametrize("kind", ["several classes", "several numbers"])
 def test_a_warm_start_goes_on_as_scikit_learns(kind, settings, rng):
     x, y = data(kind, rng)
-    ours, theirs = both(FACES[kind], {"warm_start": True, **SETTINGS[settings]}, x, y)
+    ours, theirs = both(kind, {"warm_start": True, **SETTINGS[settings]}, x, y)
     for estimator in (ours, theirs):
         fitted(estimator, x, y)
     assert_same(ours, theirs, x)
@@ -226,7 +227,8 @@ def test_a_validation_set_is_evaluated_after_each_epoch(kind, solver, rng):
     x, y = data(kind, rng)
     seen = []
     weights = rng.random(50)
-    estimator = OURS[FACES[kind]](solver=solver, max_iter=4, random_state=0, callbacks=[seen.append])
+    settings = {"solver": solver, "max_iter": 4, "random_state": 0, **OF_KIND.get(kind, {})}
+    estimator = OURS[FACES[kind]](callbacks=[seen.append], **settings)
     fitted(estimator, x[:100], y[:100], eval_set=(x[100:], y[100:], weights))
     assert len(estimator.validation_loss_curve_) == len(estimator.validation_scores_) == estimator.n_iter_ == 4
     assert [epoch.validation_loss for epoch in seen] == estimator.validation_loss_curve_
@@ -235,11 +237,14 @@ def test_a_validation_set_is_evaluated_after_each_epoch(kind, solver, rng):
         p = estimator.predict_proba(x[100:])
         hot = y[100:] if y.ndim == 2 else y[100:, None] == estimator.classes_
         losses = -(np.log(np.where(hot, p, 1 - p if y.ndim == 2 else 1))).sum(axis=1)
+    elif kind == "counts":
+        p, t = estimator.predict(x[100:]), y[100:]
+        losses = p - t + np.where(t > 0, t * np.log(np.where(t > 0, t, 1) / p), 0)
     else:
         losses = 0.5 * (estimator.predict(x[100:]) - y[100:]).reshape(50, -1) ** 2
         losses = losses.mean(axis=1)
     assert estimator.validation_loss_curve_[-1] == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
-    plain = fitted(OURS[FACES[kind]](solver=solver, max_iter=4, random_state=0), x[:100], y[:100])
+    plain = fitted(OURS[FACES[kind]](**settings), x[:100], y[:100])
     np.testing.assert_array_equal(estimator.coefs_[0], plain.coefs_[0])
     assert plain.validation_loss_curve_ is None
 

@@ -11,7 +11,16 @@ from nnfast.early_stopping import EarlyStopping
 from nnfast.checkpoint import Checkpoint
 from nnfast.layers import Affine, BatchNormalization, Dropout
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
-from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from nnfast.losses import (
+    AbsoluteError,
+    FunctionLoss,
+    HuberLoss,
+    IdentityWithLoss,
+    PoissonLoss,
+    QuantileLoss,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+)
 from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 from nnfast.gradient import GradientReport, GradientRow, gradient_check, numerical_gradient
 from nnfast.plots import plot_activation_functions, plot_activations, plot_decision, plot_history, plot_weights
@@ -24,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "AbsoluteError",
     "AdaGrad",
     "Adam",
     "AdamW",
@@ -33,10 +43,12 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Epoch",
+    "FunctionLoss",
     "Gelu",
     "GradientReport",
     "GradientRow",
     "History",
+    "HuberLoss",
     "Identity",
     "IdentityWithLoss",
     "LeakyRelu",
@@ -46,7 +58,9 @@ __all__ = [
     "MultiLayerNetExtend",
     "Nesterov",
     "Network",
+    "PoissonLoss",
     "Predictor",
+    "QuantileLoss",
     "RMSprop",
     "Relu",
     "Sigmoid",

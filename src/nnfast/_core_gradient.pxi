@@ -47,10 +47,10 @@ cdef struct GradientStage:
     int64_t inputs, outputs
     int64_t next_mixed      # the next stage that is a product or the loss
     # Which of the arrays given and, in compiled code, addresses: float64 in rows of units, nothing perturbed
-    int64_t weights, bias   # (inputs, outputs), (outputs,); of batch normalisation gamma and beta
+    int64_t weights, bias   # (inputs, outputs), (outputs,); gamma and beta; of a loss of residuals its parameters, none
     int64_t x, y            # what goes in and comes out: (units, examples)
     int64_t normalized      # of batch normalisation: (units, examples)
-    double setting          # slope, factor
+    double setting          # slope, factor, smoothing
 
 
 cdef class GradientChain:
@@ -108,13 +108,15 @@ cdef class GradientChain:
         cdef int64_t inputs = stage.inputs, outputs = stage.outputs
         cdef bint has_parameters = stage.code == PRODUCT or stage.code == BATCH_NORMALIZATION
         if is_last:
-            _must(SOFTMAX_LOSS <= stage.code <= IDENTITY_LOSS, "the last stage is no loss")
+            _must(SOFTMAX_LOSS <= stage.code <= POISSON_LOSS, "the last stage is no loss")
         else:
             _must(has_parameters or stage.code == SCALE or RELU <= stage.code <= GELU, "a stage has no such code")
         _must(0 <= inputs <= MOST_COLUMNS and 0 <= outputs <= MOST_COLUMNS, "a stage has no such number of units")
         _must(stage.code == PRODUCT or inputs == outputs, "a stage changes the number of units")
         stage.x = self.arrays.address("x", stage.x, inputs, self.row, sizeof(double), False)
         if is_last:
+            if _is_of_residuals(stage.code):
+                stage.weights = self.arrays.address("weights", stage.weights, 1, outputs, sizeof(double), False)
             return 0
         stage.y = self.arrays.address("y", stage.y, outputs, self.row, sizeof(double), True)
         if has_parameters:
@@ -147,10 +149,11 @@ cdef struct Perturbed:
     const int64_t* labels           # (examples,) of softmax
     const double* targets           # (outputs, examples) of the other losses
     double* losses                  # (examples,), nothing perturbed
-    # Of softmax, nothing perturbed: (examples,), and twice (classes, examples)
+    # Of softmax, nothing perturbed: (examples,), twice (classes, examples), and (examples,)
     double* largest
     double* powers                  # exp(scores - largest)
     double* other_powers            # the sum of all but this class's
+    double* means                   # of scores - largest
     const int64_t* pair_examples    # (pairs,)
     const double* pair_values
     Py_ssize_t pairs
@@ -193,7 +196,7 @@ cdef inline double* _values(int64_t address) noexcept nogil:
 
 cdef void _softmax_losses(
     const double* scores, Py_ssize_t row, Py_ssize_t classes, Py_ssize_t columns, const int64_t* labels,
-    const int64_t* examples, double epsilon, double* largest, double* total, double* losses,
+    const int64_t* examples, double epsilon, double smoothing, double* largest, double* total, double* losses,
 ) noexcept nogil:
     cdef Py_ssize_t c, j
     for j in range(columns):
@@ -207,11 +210,17 @@ cdef void _softmax_losses(
             total[j] += _exp(scores[c * row + j] - largest[j])
     for j in range(columns):
         losses[j] = scores[labels[examples[j]] * row + j] - largest[j]
+    if smoothing != 0:
+        for j in range(columns):
+            losses[j] = losses[j] * (1. - smoothing)
+        for c in range(classes):
+            for j in range(columns):
+                losses[j] += smoothing / classes * (scores[c * row + j] - largest[j])
     _cross_entropies(total, columns, epsilon, losses)
 
 
 cdef void _cross_entropies(const double* total, Py_ssize_t n, double epsilon, double* losses) noexcept nogil:
-    """losses = -log(exp(losses) / total + epsilon), losses being the label's scores."""
+    """losses = -log(exp(losses) / total + epsilon), losses being the label's scores, or with smoothing means of all."""
     cdef Py_ssize_t j
     if epsilon > 0:
         for j in range(n):
@@ -234,9 +243,11 @@ cdef void _losses_of_columns(
 ) noexcept nogil:
     cdef const GradientStage* loss = all.stages + all.count - 1
     cdef const double* t
+    cdef double parameter
     cdef Py_ssize_t o, j
     if loss.code == SOFTMAX_LOSS:
-        _softmax_losses(scores, row, loss.inputs, columns, all.labels, examples, all.epsilon, largest, total, losses)
+        _softmax_losses(scores, row, loss.inputs, columns, all.labels, examples, all.epsilon, loss.setting, largest,
+                        total, losses)
         return
     for j in range(columns):
         losses[j] = 0
@@ -245,6 +256,10 @@ cdef void _losses_of_columns(
         if loss.code == SIGMOID_LOSS:
             for j in range(columns):
                 losses[j] += _sigmoid_loss(scores[o * row + j], t[examples[j]])
+        elif loss.code != IDENTITY_LOSS:
+            parameter = _values(loss.weights)[o] if _is_of_residuals(loss.code) else 0.
+            for j in range(columns):
+                losses[j] += _output_loss(loss.code, scores[o * row + j], t[examples[j]], parameter)
         else:
             for j in range(columns):
                 losses[j] += 0.5 * (scores[o * row + j] - t[examples[j]]) * (scores[o * row + j] - t[examples[j]])
@@ -342,7 +357,10 @@ cdef void _losses_of_examples(
     # The sum of all powers but one, from both ends: the sum of all minus that one would lose the digits of small ones.
     for j in range(n):
         total[j] = 0
+        all.means[first + j] = 0
     for c in range(loss.inputs):
+        for j in range(n):
+            all.means[first + j] += (scores[c * all.row + first + j] - largest[j]) / loss.inputs
         powers, others = all.powers + c * all.row + first, all.other_powers + c * all.row + first
         for j in range(n):
             powers[j] = _exp(scores[c * all.row + first + j] - largest[j])
@@ -365,12 +383,13 @@ cdef int _set_chain(
     all.stages, all.count, all.last_normalization = chain.stages, chain.count, chain.last_normalization
     all.examples, all.row, all.labels = chain.examples, chain.row, chain.labels
     _check_length("losses", losses.shape[0], chain.examples)
-    _check_shape("powers", powers.shape[0], powers.shape[1], 2 * loss.inputs + 1, chain.row)
+    _check_shape("powers", powers.shape[0], powers.shape[1], 2 * loss.inputs + 2, chain.row)
     _check_alignment(<uintptr_t>&losses[0] | <uintptr_t>&powers[0, 0], sizeof(double))
     all.losses = &losses[0]
     all.largest = &powers[0, 0]
     all.powers = all.largest + all.row
     all.other_powers = all.largest + (1 + loss.inputs) * all.row
+    all.means = all.largest + (1 + 2 * loss.inputs) * all.row
     all.targets = NULL
     if loss.code != SOFTMAX_LOSS:
         _check_shape("targets", targets.shape[0], targets.shape[1], loss.inputs, chain.row)
@@ -383,7 +402,7 @@ def evaluate(
     GradientChain chain not None,
     const double[:, ::1] targets,   # in   (O, row)         empty where the loss takes labels
     double[::1] losses,             # out  (B,)
-    double[:, ::1] powers,          # out  (2 C + 1, row)   of softmax
+    double[:, ::1] powers,          # out  (2 C + 2, row)   of softmax
     double[::1] scratch,            # a thread's 2 * block_columns
     double epsilon,
     Py_ssize_t block_columns,

@@ -210,6 +210,103 @@ def softmax_cross_entropy_backward(
     _check_indices("labels", is_outside, y.shape[1])
 
 
+# With smoothed labels: targets are t = (1 - smoothing) one-hot + smoothing / C, and nothing is added in the logarithm.
+
+cdef void _smoothed_cross_entropy_row(
+    const floating* scores, const floating* y, int64_t label, double* loss, Py_ssize_t classes, double smoothing,
+    bint* is_outside,
+) noexcept nogil:
+    """-sum(t log(y)) from the scores: -log(y) is how far a score is below the largest, less the log of the largest y.
+
+    Halves are subtracted, since a distance may overflow where its share of the loss does not.
+    """
+    cdef double half = 0.5 * _largest(scores, classes), share = 2. * smoothing / classes, total
+    cdef Py_ssize_t j
+    total = 2. * (1. - smoothing) * (half - 0.5 * scores[_inside(label, classes, is_outside)])
+    for j in range(classes):
+        total += share * (half - 0.5 * scores[j])
+    loss[0] = total - _log(<double>_largest(y, classes))
+
+
+cdef void _smoothed_backward_row(
+    const floating* y, int64_t label, floating* dx, Py_ssize_t classes, double smoothing, floating batch_size,
+    floating dout, bint* is_outside,
+) noexcept nogil:
+    """dx = (y - t) / batch_size * dout. dx may be y."""
+    cdef floating others = <floating>(smoothing / classes), at_label
+    cdef Py_ssize_t j
+    label = _inside(label, classes, is_outside)
+    at_label = y[label] - <floating>(1. - smoothing + smoothing / classes)
+    for j in range(classes):
+        dx[j] = (y[j] - others) / batch_size * dout
+    dx[label] = at_label / batch_size * dout
+
+
+def smoothed_cross_entropy(
+    const floating[:, ::1] scores,  # in   (B, C)
+    const floating[:, ::1] y,       # in   (B, C)  softmax(scores)
+    const int64_t[::1] labels,      # in   (B,)    0 to C - 1
+    double[::1] losses,             # out  (B,)
+    double smoothing,
+    int num_threads,
+):
+    """losses = -sum(t log(y)), t = (1 - smoothing) one-hot + smoothing / C; returns their sum."""
+    cdef nnfast_team team
+    cdef Py_ssize_t row
+    cdef bint is_outside = False
+    _check_shape("y", y.shape[0], y.shape[1], scores.shape[0], scores.shape[1])
+    if not _has_classes(scores.shape[0], scores.shape[1], labels.shape[0], losses.shape[0], num_threads):
+        return 0.
+    _check_alignment(<uintptr_t>&scores[0, 0] | <uintptr_t>&y[0, 0], sizeof(y[0, 0]))
+    _check_alignment(<uintptr_t>&labels[0] | <uintptr_t>&losses[0], sizeof(losses[0]))
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for row in range(y.shape[0]):
+                _smoothed_cross_entropy_row(&scores[row, 0], &y[row, 0], labels[row], &losses[row], y.shape[1],
+                                            smoothing, &is_outside)
+        else:
+            with parallel(num_threads=num_threads):
+                for row in range(nnfast_share(y.shape[0], 1, 0), nnfast_share(y.shape[0], 1, 1)):
+                    _smoothed_cross_entropy_row(&scores[row, 0], &y[row, 0], labels[row], &losses[row], y.shape[1],
+                                                smoothing, &is_outside)
+                nnfast_leave(&team)
+            nnfast_disband(&team)
+    _check_indices("labels", is_outside, y.shape[1])
+    return _sum(&losses[0], losses.shape[0])
+
+
+def smoothed_cross_entropy_backward(
+    const floating[:, ::1] y,       # in   (B, C)  softmax(scores)
+    const int64_t[::1] labels,      # in   (B,)    0 to C - 1
+    floating[:, ::1] dx,            # out  (B, C)
+    double smoothing,
+    double dout,
+    int num_threads,
+):
+    """dx = (y - t) / B * dout, t = (1 - smoothing) one-hot + smoothing / C."""
+    cdef nnfast_team team
+    cdef Py_ssize_t row
+    cdef bint is_outside = False
+    _check_shape("dx", dx.shape[0], dx.shape[1], y.shape[0], y.shape[1])
+    if not _has_classes(y.shape[0], y.shape[1], labels.shape[0], y.shape[0], num_threads):
+        return
+    _check_alignment(<uintptr_t>&y[0, 0] | <uintptr_t>&dx[0, 0], sizeof(y[0, 0]))
+    _check_alignment(<uintptr_t>&labels[0], sizeof(labels[0]))
+    with nogil:
+        if nnfast_assemble(&team, num_threads) == 1:
+            for row in range(y.shape[0]):
+                _smoothed_backward_row(&y[row, 0], labels[row], &dx[row, 0], y.shape[1], smoothing,
+                                       <floating>y.shape[0], <floating>dout, &is_outside)
+        else:
+            with parallel(num_threads=num_threads):
+                for row in range(nnfast_share(y.shape[0], 1, 0), nnfast_share(y.shape[0], 1, 1)):
+                    _smoothed_backward_row(&y[row, 0], labels[row], &dx[row, 0], y.shape[1], smoothing,
+                                           <floating>y.shape[0], <floating>dout, &is_outside)
+                nnfast_leave(&team)
+            nnfast_disband(&team)
+    _check_indices("labels", is_outside, y.shape[1])
+
+
 cdef void _squared_error_row(const floating* y, const floating* t, double* loss, Py_ssize_t outputs) noexcept nogil:
     cdef Py_ssize_t j
     cdef double total = 0, difference

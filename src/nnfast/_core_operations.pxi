@@ -145,6 +145,17 @@ cdef void _softmax_loss_group(
             gradient[row * gradient_row + j] = values[j][row]
 
 
+cdef void _smoothed_softmax_loss_row(
+    const floating* scores, int64_t label, floating* gradient, Py_ssize_t classes, floating batch_weight,
+    double smoothing, double* loss, int32_t* correct, bint* is_outside,
+) noexcept nogil:
+    """_softmax_loss_row with a smoothed label. The padding of gradient is not written."""
+    _softmax_row(scores, gradient, classes)
+    _smoothed_cross_entropy_row(scores, gradient, label, loss, classes, smoothing, is_outside)
+    correct[0] = _first_largest(scores, classes) == label
+    _smoothed_backward_row(gradient, label, gradient, classes, smoothing, batch_weight, <floating>1., is_outside)
+
+
 cdef void _softmax_loss_rows(
     const Training* training, const Operation* operation, const Batch* batch, Py_ssize_t first, Py_ssize_t last,
     const floating* x, floating* y,
@@ -158,7 +169,12 @@ cdef void _softmax_loss_rows(
         for i in range(rows):
             labels[i] = _inside(training.labels[_data_row(training, batch.first + row + i)], classes,
                                 training.is_outside)
-        if classes <= FEW_CLASSES:
+        if operation.setting != 0:
+            for i in range(rows):
+                _smoothed_softmax_loss_row(x + i * operation.x_row, labels[i], y + i * operation.y_row, classes,
+                                           batch_weight, operation.setting, training.losses + row + i,
+                                           training.correct + row + i, training.is_outside)
+        elif classes <= FEW_CLASSES:
             _softmax_loss_group(x, operation.x_row, labels, rows, y, operation.y_row, classes, batch_weight,
                                 batch.settings.least_probability, training.losses + row, training.correct + row)
         else:
@@ -190,6 +206,26 @@ cdef void _identity_loss_row(
 ) noexcept nogil:
     _squared_error_row(scores, t, loss, outputs)
     _difference_chunk(scores, t, gradient, batch_weight, <floating>1., 0, outputs)
+    correct[0] = 0
+
+
+cdef void _residual_loss_row(
+    const Operation* operation, const floating* y, const floating* t, floating* gradient, floating batch_weight,
+    double* loss, int32_t* correct,
+) noexcept nogil:
+    cdef const double* parameters = <const double*><uintptr_t>operation.array
+    _residual_losses_row(y, t, parameters, loss, operation.code, operation.outputs)
+    _residual_losses_backward_row(y, t, parameters, gradient, operation.code, operation.outputs, batch_weight,
+                                  <floating>1.)
+    correct[0] = 0
+
+
+cdef void _poisson_loss_row(
+    const floating* scores, const floating* t, floating* gradient, Py_ssize_t outputs, floating batch_weight,
+    double* loss, int32_t* correct,
+) noexcept nogil:
+    _poisson_deviance_row(scores, t, gradient, loss, outputs)
+    _difference_chunk(gradient, t, gradient, batch_weight, <floating>1., 0, outputs)
     correct[0] = 0
 
 
@@ -331,6 +367,10 @@ cdef void _operate_on_row(
         _sigmoid_loss_row(x, t, y, outputs, batch_weight, batch.settings.least_probability, loss, correct)
     elif operation.code == IDENTITY_LOSS:
         _identity_loss_row(x, t, y, outputs, batch_weight, loss, correct)
+    elif _is_of_residuals(operation.code):
+        _residual_loss_row(operation, x, t, y, batch_weight, loss, correct)
+    elif operation.code == POISSON_LOSS:
+        _poisson_loss_row(x, t, y, outputs, batch_weight, loss, correct)
     elif operation.mask >= 0:
         _mask_row(x if operation.code == DROPOUT else <const floating*>y,
                   training.masks + ((batch.step - training.first_step) * training.batch_size + row) * training.mask_row
@@ -344,7 +384,7 @@ cdef void _operate_on_row(
 
 
 cdef inline bint _is_loss(const Operation* operation) noexcept nogil:
-    return SOFTMAX_LOSS <= operation.code <= IDENTITY_LOSS
+    return SOFTMAX_LOSS <= operation.code <= POISSON_LOSS
 
 
 cdef void _weigh_rows(

@@ -180,8 +180,8 @@ cdef void _softmax_losses_of_one_class(
     """losses (lanes,) with the scores of one class changed: of the others only the sum of their powers counts."""
     cdef const double* others = all.other_powers + unit * all.row
     cdef const double* before = _values(all.stages[all.count - 1].x)
-    cdef Py_ssize_t j, example, label
-    cdef double d, power
+    cdef Py_ssize_t j, example, label, classes = all.stages[all.count - 1].inputs
+    cdef double d, power, smoothing = all.stages[all.count - 1].setting
     for j in range(lanes.padded):
         example = lanes.examples[j]
         d = scores[j] - all.largest[example]
@@ -192,6 +192,9 @@ cdef void _softmax_losses_of_one_class(
         label = all.labels[example]
         d = scores[j] - all.largest[example]
         losses[j] = d if label == unit else before[label * all.row + example] - all.largest[example]
+        if smoothing != 0:
+            losses[j] = losses[j] * (1. - smoothing) + smoothing * (
+                all.means[example] + (scores[j] - before[unit * all.row + example]) / classes)
         losses[j] = losses[j] - (d if d > 0. else 0.)
     _cross_entropies(lanes.total, lanes.padded, all.epsilon, losses)
 
@@ -204,7 +207,7 @@ cdef void _add_differences_of_output(
     cdef const double* t = all.targets + unit * all.row
     cdef const double* before = _values(loss.x) + unit * all.row
     cdef Py_ssize_t j, example
-    cdef double a, b
+    cdef double a, b, parameter
     if loss.code == SOFTMAX_LOSS:
         _softmax_losses_of_one_class(all, lanes, unit, scores, lanes.losses)
         for j in range(lanes.padded):
@@ -213,6 +216,13 @@ cdef void _add_differences_of_output(
         for j in range(lanes.padded):
             example = lanes.examples[j]
             differences[j] += sign * (_sigmoid_loss(scores[j], t[example]) - _sigmoid_loss(before[example], t[example]))
+    elif loss.code != IDENTITY_LOSS:
+        parameter = _values(loss.weights)[unit] if _is_of_residuals(loss.code) else 0.
+        for j in range(lanes.padded):
+            example = lanes.examples[j]
+            a = _output_loss(loss.code, scores[j], t[example], parameter)
+            b = _output_loss(loss.code, before[example], t[example], parameter)
+            differences[j] += sign * (a - b)
     else:
         for j in range(lanes.padded):
             example = lanes.examples[j]
@@ -463,7 +473,7 @@ def perturb(
     const GradientItem[::1] items,  # all of one stage
     const double[:, ::1] targets,   # in   (O, row)         empty where the loss takes labels
     double[::1] losses,             # in   (B,)             as `evaluate` left them
-    double[:, ::1] powers,          # in   (2 C + 1, row)   likewise
+    double[:, ::1] powers,          # in   (2 C + 2, row)   likewise
     const int64_t[::1] pair_examples,
     const double[::1] pair_values,
     double[:, ::1] differences,     # out  (pairs, or sources and the bias; units of the stage)

@@ -12,9 +12,13 @@ cdef enum Code:
     GELU                # y = gelu(x)
     COPY                # y = x
     DROPOUT             # y = x where kept, else 0
-    SOFTMAX_LOSS        # y = gradient of the mean cross-entropy of softmax(x)
+    SOFTMAX_LOSS        # y = gradient of the mean cross-entropy of softmax(x); smoothing of the labels
     SIGMOID_LOSS        # y = gradient of the mean cross-entropy of sigmoid(x)
     IDENTITY_LOSS       # y = gradient of the mean squared error of x
+    ABSOLUTE_LOSS       # y = gradient of the mean of a loss of x - t (_core_regression.pxi), with parameters in array
+    HUBER_LOSS
+    QUANTILE_LOSS
+    POISSON_LOSS        # y = gradient of the mean deviance of exp(x)
     RELU_BACKWARD       # y: the gradient, in place; x: what the forward operation gave
     LEAKY_RELU_BACKWARD
     SIGMOID_BACKWARD
@@ -34,9 +38,9 @@ cdef enum Code:
 
 _CODES = (
     "GATHER", "PRODUCT", "RELU", "LEAKY_RELU", "SIGMOID", "TANH", "GELU", "COPY", "DROPOUT", "SOFTMAX_LOSS",
-    "SIGMOID_LOSS", "IDENTITY_LOSS", "RELU_BACKWARD", "LEAKY_RELU_BACKWARD", "SIGMOID_BACKWARD", "TANH_BACKWARD",
-    "GELU_BACKWARD", "DROPOUT_BACKWARD", "BATCH_NORMALIZATION", "BATCH_NORMALIZATION_BACKWARD", "UPDATE", "PACK",
-    "SCALE", "NORMALIZE",
+    "SIGMOID_LOSS", "IDENTITY_LOSS", "ABSOLUTE_LOSS", "HUBER_LOSS", "QUANTILE_LOSS", "POISSON_LOSS", "RELU_BACKWARD",
+    "LEAKY_RELU_BACKWARD", "SIGMOID_BACKWARD", "TANH_BACKWARD", "GELU_BACKWARD", "DROPOUT_BACKWARD",
+    "BATCH_NORMALIZATION", "BATCH_NORMALIZATION_BACKWARD", "UPDATE", "PACK", "SCALE", "NORMALIZE",
 )
 OPERATION_CODES = {name: code for code, name in enumerate(_CODES)}
 
@@ -54,10 +58,11 @@ cdef struct Operation:
     int64_t looks_for_zeros     # x is data, which may be sparse (_core_zeros.pxi)
     int64_t number              # of dropout: which of the keys,
     int64_t mask                # or, unless it is -1, the first of its columns in the masks that were drawn beforehand
-    # Of the user's weights to pack, or where their gradients go: which of the arrays and, in compiled code, addresses
+    # Of the user's weights to pack, or where their gradients go, or of a loss's parameters, float64 for each output:
+    # which of the arrays and, in compiled code, addresses
     int64_t array, bias_array
     int64_t gradient, bias_gradient     # where an update keeps them until their norm is known
-    double setting              # slope, dropout ratio, momentum
+    double setting              # slope, dropout ratio, momentum, smoothing
 
 cdef enum Rule:
     SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM

@@ -77,7 +77,7 @@ cdef int _check_operation(
         _must(operation.x < 0 or x_row >= inputs, "rows of x are too short")
     elif code == COPY or code == GELU or RELU_BACKWARD <= code <= GELU_BACKWARD or code == BATCH_NORMALIZATION:
         _must(x_row == y_row, "rows of x and of y are not of one length")
-    elif code == DROPOUT or code == SIGMOID_LOSS or code == IDENTITY_LOSS:
+    elif code == DROPOUT or SIGMOID_LOSS <= code <= POISSON_LOSS:
         _must(x_row >= outputs, "rows of x are too short")
     elif code == SOFTMAX_LOSS:
         _must(x_row >= padded and outputs > 0, "rows of x are too short")
@@ -111,7 +111,7 @@ cdef int _check_operation(
             _must(_fits(operation.mask, 1, outputs, outputs, training.mask_row), "a dropout has no mask")
     if code == SOFTMAX_LOSS:
         _check_length("labels", room.labels, training.rows)
-    elif code == SIGMOID_LOSS or code == IDENTITY_LOSS:
+    elif SIGMOID_LOSS <= code <= POISSON_LOSS:
         _check_shape("targets", room.target_rows, room.target_columns, training.rows, outputs)
     return 0
 
@@ -129,6 +129,8 @@ cdef int _find_arrays(const Training* training, Operation* operation, Arrays arr
         operation.array = arrays.address("array", operation.array, rows, operation.outputs, itemsize, not is_pack)
         operation.bias_array = arrays.address(
             "bias_array", operation.bias_array, 1, operation.outputs, itemsize, not is_pack)
+    elif _is_of_residuals(operation.code):
+        operation.array = arrays.address("array", operation.array, 1, operation.outputs, sizeof(double), False)
     return 0
 
 

@@ -107,7 +107,7 @@ def fit_stochastic(
             network, x, targets, epochs=1 if incremental else estimator.max_iter, batch_size=batch_size,
             optimizer=estimator._optimizer, validation_data=None, shuffle=estimator.shuffle, sample_weight=weights,
             class_weight=None, schedule=None, clip_value=None, clip_norm=None, early_stopping=None, metrics=None,
-            time_budget=estimator.time_budget, callbacks=[epochs.is_over], step_callbacks=(), verbose=0, progress=False,
+            time_budget=estimator.time_budget, checkpoint=None, resume=None, callbacks=[epochs.is_over], step_callbacks=(), verbose=0, progress=False,
             num_threads=estimator.num_threads, manner=manner)
     except KeyboardInterrupt:
         warnings.warn("training was interrupted: the weights are those of the last whole epoch", stacklevel=4)

@@ -9,13 +9,24 @@ from nnfast import _inference, _validation, functions
 from nnfast._numerical_gradient import float64_copy
 from nnfast.activations import Identity
 from nnfast.layers import Affine, BatchNormalization, Dropout
-from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from nnfast.losses import (
+    AbsoluteError,
+    HuberLoss,
+    IdentityWithLoss,
+    PoissonLoss,
+    QuantileLoss,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+)
 
 if TYPE_CHECKING:
     from nnfast.network import Network
 
 _ACTIVATIONS = {kind: name.lower() for kind, name in _inference.IN_PLACE.items()}
-OUTPUTS: dict[type, str | None] = {SoftmaxWithLoss: "softmax", SigmoidWithLoss: "sigmoid", IdentityWithLoss: None}
+OUTPUTS: dict[type, str | None] = {
+    SoftmaxWithLoss: "softmax", SigmoidWithLoss: "sigmoid", PoissonLoss: "exp", IdentityWithLoss: None, AbsoluteError: None,
+    HuberLoss: None, QuantileLoss: None}
+_RESULTS = {None: "scores", "softmax": "probabilities", "sigmoid": "probabilities", "exp": "means"}
 
 _EXAMPLES = 8
 """Of what the network gives, which the exported code compares itself with."""
@@ -47,7 +58,7 @@ class Exported:
     description : str
         In a few words.
     results : str
-        What it gives: scores or probabilities.
+        What it gives: scores, probabilities or means.
     dtype : numpy.dtype
         Of arrays and results.
     inputs : int
@@ -76,7 +87,7 @@ class Exported:
 
 
 def exported(network: "Network", probabilities: bool) -> Exported:
-    """The network, checked. With probabilities, its output function (softmax, sigmoid) is one of the operations."""
+    """The network, checked. With probabilities, its output function (softmax, sigmoid, exp) is one of the operations."""
     kinds = (Affine, BatchNormalization, Dropout, Identity, *_ACTIVATIONS)
     inputs = _validation.exportable(network, kinds, _inference.fits(network), tuple(OUTPUTS) if probabilities else None)
     operations: list[Operation] = []
@@ -98,8 +109,7 @@ def exported(network: "Network", probabilities: bool) -> Exported:
     # Where much cancels, float32 itself is that far from the truth.
     tolerance = max(_TOLERANCES[network.dtype.name] * float(np.abs(y).max()), 16 * float(np.abs(y - exact).max()))
     description = f"a network of {'-'.join(map(str, sizes))} ({network.dtype.name})"
-    results = "scores" if output is None else "probabilities"
-    return Exported(description, results, network.dtype, inputs, operations, x, y, tolerance or 1e-30)
+    return Exported(description, _RESULTS[output], network.dtype, inputs, operations, x, y, tolerance or 1e-30)
 
 
 def _operations(layer: Any, width: int, dtype: np.dtype) -> list[Operation]:
@@ -125,7 +135,10 @@ def _plain(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _results(network: "Network", x: np.ndarray, output: str | None) -> np.ndarray:
     scores = network.predict(x)
-    return scores if output is None else {"softmax": functions.softmax, "sigmoid": functions.sigmoid}[output](scores)
+    function: Any = {None: np.asarray, "softmax": functions.softmax, "sigmoid": functions.sigmoid, "exp": np.exp}[output]
+    with np.errstate(over="ignore"):    # what is infinite is refused
+        result: np.ndarray = function(scores)
+    return result
 
 
 def version() -> str:

@@ -66,6 +66,14 @@ static void ${name}_sigmoid($real *x, size_t n)
         x[i] = 1 / (1 + exp$f(-x[i]));
 }
 """,
+    "exp": """
+static void ${name}_exp($real *x, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++)
+        x[i] = exp$f(x[i]);
+}
+""",
     "tanh": """
 static void ${name}_tanh($real *x, size_t n)
 {

@@ -16,6 +16,7 @@ _EXPRESSIONS = {
     "relu": "np.maximum(x, 0)",
     "leaky_relu": "np.where(x > 0, x, x * DTYPE($setting))",
     "sigmoid": "np.exp(-np.logaddexp(DTYPE(0), -x))",
+    "exp": "np.exp(x)",
     "tanh": "np.tanh(x)",
     "gelu": "x * _erfc(x * DTYPE(-0.5**0.5)) / 2",
     "softmax": "_softmax(x)",

@@ -23,6 +23,7 @@ _NODES = {
     "gelu": [("Div", "x root", "divided"), ("Erf", "divided", "erf"), ("Add", "erf one", "sum"),
              ("Mul", "x sum", "product"), ("Mul", "product half", "y")],
     "softmax": [("Softmax", "x", "y")],
+    "exp": [("Exp", "x", "y")],
 }
 # ONNX Runtime has no LeakyRelu and no Erf of float64. The slope is between 0 and 1.
 _NODES_OF_FLOAT64 = {

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nnfast import _files, _validation
+from nnfast.losses import FunctionLoss
 
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
@@ -149,10 +150,15 @@ def some_weight(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def classes(targets: np.ndarray, network: Any) -> tuple[NDArray[np.int64], int]:
     """The class of each row, and how many there are."""
-    if targets.dtype == np.int64 and targets.ndim == 1:
+    if isinstance(network.last_layer, FunctionLoss):    # has the targets as they were given
+        if targets.dtype.kind in "biu" and targets.ndim == 1 and targets.min() >= 0:
+            return targets.astype(np.int64), int(network.outputs or 0)
+    elif targets.dtype == np.int64 and targets.ndim == 1:
         return targets, int(network.outputs if network.outputs is not None else targets.max() + 1)
-    if targets.shape[1:] == (1,) and getattr(network.last_layer, "is_classifier", False) and np.isin(targets, (0, 1)).all():
-        return targets[:, 0].astype(np.int64), 2
+    if targets.shape[1:] == (1,) and getattr(network.last_layer, "is_classifier", False):
+        no_and_yes = getattr(network.last_layer, "_smoothed", np.asarray)(np.array([0, 1], targets.dtype))
+        if np.isin(targets, no_and_yes).all():
+            return (targets[:, 0] == no_and_yes[1]).astype(np.int64), 2
     raise TypeError("class_weight needs one class for each row: labels, or 0 and 1 for a single output")
 
 

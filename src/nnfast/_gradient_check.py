@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from nnfast import _numerical_gradient, _validation
 from nnfast.activations import LeakyRelu, Relu
-from nnfast.losses import SoftmaxWithLoss
+from nnfast.losses import FunctionLoss, SoftmaxWithLoss
 
 if TYPE_CHECKING:
     from nnfast.network import Network
@@ -247,7 +247,8 @@ class _Check:
         if broken:      # what no gradient got through
             return self._reported([broken], [])
         rows = list(self._rows_of_parameters())
-        own = [name for name, layer in self._parts() if not type(layer).__module__.startswith("nnfast.")]
+        own = [name for name, layer in self._parts()
+               if not type(layer).__module__.startswith("nnfast.") or isinstance(layer, FunctionLoss)]
         is_settled = all(row.passed and (not row.kinks or row.checked == row.size) for row in rows)
         suspects = own if is_settled else [name for name, _ in self._parts()]
         return self._reported(rows, [row for name in suspects for row in self._rows_of_layer(name)])
@@ -456,7 +457,7 @@ class _Exact:
 
 def _without_epsilon(loss: Any) -> Callable[[np.ndarray, ArrayLike], float]:
     """The function whose gradient the output layer's backward is."""
-    if type(loss) is not SoftmaxWithLoss:
+    if type(loss) is not SoftmaxWithLoss or loss.label_smoothing:
         return loss.forward     # type: ignore[no-any-return]
 
     def cross_entropy(scores: np.ndarray, t: ArrayLike) -> float:

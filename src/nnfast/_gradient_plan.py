@@ -32,7 +32,7 @@ class GradientPlan(_plan.PlanBase):
         self._forks = _kernels.forks()
         operations = self._layout.operations
         codes = {code: name for name, code in self._kernels.OPERATION_CODES.items()}
-        self._packed: list[np.ndarray] = []
+        self._packed = list(self._layout.constants)
         self._given: list[_plan.Trained] = []       # of which each pass gives gradients
         given: list[tuple[str, int]] = []           # which field of which operation names the array
         for number, operation in enumerate(operations):
@@ -126,7 +126,8 @@ _NO_KEYS = np.empty((1, 0), np.uint64)
 
 def _parts(network: "Network") -> list[Any]:
     """What a plan was made of: the same objects mean that it is still right."""
-    return [network.last_layer, *_inference.parts(network)]
+    loss = network.last_layer
+    return [loss, getattr(loss, getattr(loss, "_setting", ""), None), *_inference.parts(network)]
 
 
 class GradientPlans:

@@ -32,7 +32,7 @@ from nnfast._onnx_chains import (
 from nnfast.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 
 _UNDERSTOOD = ("Gemm, MatMul, Add, Sub, Mul and Div with constants, BatchNormalization, Relu, LeakyRelu, Sigmoid, "
-               "Tanh, Gelu, Dropout, Flatten, and Softmax at the end")
+               "Tanh, Gelu, Dropout, Flatten, and Softmax or Exp at the end")
 
 _MOST_DIMENSIONS = 8
 _UNKNOWN = -2
@@ -83,7 +83,7 @@ class _Node:
 class Found:
     """What a model makes a network of.
 
-    layers : without the output function. output : softmax, sigmoid or None. is_of_scores : whether the model is one of
+    layers : without the output function. output : softmax, exp, sigmoid or None. is_of_scores : whether the model is one of
     `Network.export_onnx` without probabilities, so that a sigmoid at its end is a layer.
     """
 
@@ -118,16 +118,17 @@ def _found(model: Any) -> Found:
     _require(len(chain.shape) == 1, f"gives results of the shape {sizes(chain.shape)}, but rows (N, O) were expected")
     _onnx_files.check(model)
     operations, output = operations_of(chain), None
-    if operations and operations[-1][0] in ("softmax", Sigmoid):
-        output = "softmax" if operations.pop()[0] == "softmax" else "sigmoid"
-    _require(all(does != "softmax" for does, _ in operations), "has a Softmax that is not at its end")
+    if operations and operations[-1][0] in ("softmax", "exp", Sigmoid):
+        does = operations.pop()[0]
+        output = "sigmoid" if does is Sigmoid else does
+    _require(all(does not in ("softmax", "exp") for does, _ in operations), "has a Softmax or Exp that is not at its end")
     matrices = [does.W if isinstance(does, Product) else does.gamma for does, _ in operations
                 if isinstance(does, (Product, Normalization))]
     dtype = np.result_type(*matrices) if matrices else reader.dtype
     layers = layers_of(operations, dtype, reader.spend)
     if output == "sigmoid" and not layers:
         layers, output = [Sigmoid()], None
-    _require(layers, "has no layers: it gives its input as it is, or a softmax of it")
+    _require(layers, "has no layers: it gives its input as it is, or a softmax or exp of it")
     return Found(layers, dtype, output, model.producer_name == "nnfast" and name == "scores")
 
 
@@ -380,6 +381,10 @@ class _Reader:
                      "another axis than that of the columns")
         return chain.then("softmax")
 
+    def exponential(self, node: _Node, x: Any) -> Chain:
+        """What a rate is of a score."""
+        return self._chain(node, x).then("exp")
+
     # What changes nothing
 
     def same(self, node: _Node, x: Any) -> Any:
@@ -505,6 +510,7 @@ _OPERATORS: dict[str, tuple[int, int, Callable[..., Any]]] = {
     "Gelu": (1, 1, _Reader.gelu),
     "Erf": (1, 1, _Reader.erf),
     **dict.fromkeys(("Softmax", "LogSoftmax"), (1, 1, _Reader.softmax)),
+    "Exp": (1, 1, _Reader.exponential),
     **dict.fromkeys(("Identity", "ai.onnx.ml.ZipMap"), (1, 1, _Reader.same)),
     "Dropout": (1, 3, _Reader.dropout),
     "Cast": (1, 1, _Reader.cast),

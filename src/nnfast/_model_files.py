@@ -29,7 +29,16 @@ import numpy as np
 from nnfast._files import ModelFormatError, explained, in_a_line, opened, put_in_place, replacing
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.layers import Affine, BatchNormalization, Dropout
-from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from nnfast.losses import (
+    AbsoluteError,
+    FunctionLoss,
+    HuberLoss,
+    IdentityWithLoss,
+    PoissonLoss,
+    QuantileLoss,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+)
 
 if TYPE_CHECKING:
     from nnfast.network import Network
@@ -55,7 +64,8 @@ _MOST_SIZE = 1 << 40
 _LAYERS = {kind.__name__: kind for kind in (
     Affine, BatchNormalization, Dropout, Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh)}
 _SETTINGS = {"BatchNormalization": "momentum", "Dropout": "dropout_ratio", "LeakyRelu": "slope"}
-_LOSSES = {kind.__name__: kind for kind in (IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss)}
+_LOSSES: dict[str, Any] = {kind.__name__: kind for kind in (
+    AbsoluteError, HuberLoss, IdentityWithLoss, PoissonLoss, QuantileLoss, SigmoidWithLoss, SoftmaxWithLoss)}
 _DTYPES = {"float32": "F32", "float64": "F64"}      # and what safetensors calls them
 
 
@@ -129,13 +139,25 @@ def described(network: "Network", *, own_only: bool = True) -> dict[str, Any]:
         if kind in _SETTINGS and is_own(layer):
             one[_SETTINGS[kind]] = float(getattr(layer, _SETTINGS[kind]))
         layers.append(one)
-    loss = type(network.last_layer).__name__
-    if _LOSSES.get(loss) is not type(network.last_layer):
-        if own_only:
-            raise TypeError(f"the loss is a {loss}, but only nnfast's own losses can be saved; keep params instead")
-        loss += _WRITTEN_IN_PYTHON
-    return {"format_version": FORMAT_VERSION, "dtype": network.dtype.name, "layers": layers, "loss": loss,
+    return {"format_version": FORMAT_VERSION, "dtype": network.dtype.name, "layers": layers,
+            **_described_loss(network.last_layer, own_only=own_only),
             "weight_decay_lambda": float(network.weight_decay_lambda), "l1_lambda": float(network.l1_lambda)}
+
+
+def _described_loss(loss: Any, *, own_only: bool) -> dict[str, Any]:
+    kind = type(loss).__name__
+    if isinstance(loss, FunctionLoss) and own_only:
+        raise TypeError(f"the loss is a Python function, {loss.name}, which no file holds: put another loss in its place, "
+                        "network.last_layer = nnfast.IdentityWithLoss(), and that one back after loading")
+    if _LOSSES.get(kind) is not type(loss):
+        if own_only:
+            raise TypeError(f"the loss is a {kind}, but only nnfast's own losses can be saved; keep params instead")
+        return {"loss": kind + _WRITTEN_IN_PYTHON}
+    if not loss._setting:
+        return {"loss": kind}
+    setting = np.asarray(getattr(loss, loss._setting), np.float64).tolist()
+    _LOSSES[kind](setting)      # refuses what could not be loaded
+    return {"loss": kind, "loss_setting": setting}
 
 
 def is_own(layer: Any) -> bool:
@@ -203,6 +225,24 @@ def _parsed(text: str) -> dict[str, Any]:
     return found
 
 
+def _loss_of(description: Mapping[str, Any]) -> Any:
+    """The loss, made from its setting: a number or some, and if it has none as it is by default."""
+    kind, found = _LOSSES[description["loss"]], description.get("loss_setting")
+    if found is None:
+        return kind()
+    _require(kind._setting, "has a setting of a loss that has none")
+    _require(all(map(_is_finite, found)) if isinstance(found, list) else _is_finite(found),
+             "has a setting of its loss that is no number")
+    try:
+        return kind(found)
+    except (TypeError, ValueError) as error:
+        raise _FlawError(f"describes a loss that cannot be: {error}") from error
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value, -math.inf)
+
+
 def _is_one_of(value: Any, names: Mapping[str, Any]) -> bool:
     return isinstance(value, str) and value in names
 
@@ -219,6 +259,7 @@ def _expected(description: Mapping[str, Any]) -> dict[str, _Expected]:
     """The arrays of the described layers by key, which must follow from each other."""
     _require(_is_one_of(description.get("dtype"), _DTYPES), "has a dtype that is neither float32 nor float64")
     _require(_is_one_of(description.get("loss"), _LOSSES), "has a loss that nnfast has not")
+    _loss_of(description)
     _require(_is_number(description.get("weight_decay_lambda"), 0), "has a weight decay that is no number of at least 0")
     _require(_is_number(description.get("l1_lambda", 0), 0), "has an L1 penalty that is no number of at least 0")
     layers: Any = description.get("layers")
@@ -275,8 +316,7 @@ def _built(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
             layers[layer["name"]] = made
     except (TypeError, ValueError) as error:    # what only a layer refuses, such as the range of a setting
         raise _FlawError(f"describes a layer that cannot be: {error}") from error
-    loss = _LOSSES[description["loss"]]()
-    return Contents(layers, loss, np.dtype(description["dtype"]), float(description["weight_decay_lambda"]),
+    return Contents(layers, _loss_of(description), np.dtype(description["dtype"]), float(description["weight_decay_lambda"]),
                     float(description.get("l1_lambda", 0)))
 
 

@@ -85,7 +85,7 @@ class Perturbation:
         self.layers: list[str] = []
         for name, layer in network.layers.items():
             self._add(name, layer)
-        self._add_stage("loss", _plan.LOSSES[type(network.last_layer)], self._y[-1].shape[0])
+        self._add_loss(network.last_layer)
         self._look_ahead()
         self._set_targets(t)
         self._set_sizes()
@@ -106,6 +106,15 @@ class Perturbation:
             self._add_stage(name, "SCALE", inputs, 1.0 - layer.dropout_ratio)
         elif kind is not Identity:
             self._add_stage(name, _inference.IN_PLACE[kind], inputs, getattr(layer, "slope", 0))
+
+    def _add_loss(self, loss: Any) -> None:
+        outputs = self._y[-1].shape[0]
+        smoothing, parameters = loss._described(outputs)
+        self._add_stage("loss", _plan.LOSSES[type(loss)], outputs, smoothing)
+        if parameters is not None:
+            self._stages[-1]["weights"] = self._place_of(parameters)
+        if smoothing:
+            self._epsilon = 0.0
 
     def _add_stage(self, name: str, code: str, outputs: int, setting: float = 0) -> None:
         stage = np.zeros((), _STAGE)
@@ -141,7 +150,7 @@ class Perturbation:
         outputs = self._y[-1].shape[0]
         targets = self._network.last_layer.prepare(t, self._examples, outputs, _FLOAT64)
         self._labels, self._targets = np.zeros(1, np.int64), np.zeros((1, 1))
-        self._powers = np.empty((2 * outputs + 1, self._row))
+        self._powers = np.empty((2 * outputs + 2, self._row))
         if type(self._network.last_layer) is SoftmaxWithLoss:
             self._labels = targets
         else:

@@ -51,7 +51,7 @@ class Normalization:
 class Chain:
     """The input after operations: the last one, and the chain before it; the input itself has neither.
 
-    does : a `Product`, `Scaling` or `Normalization`, a function that makes an activation layer, or "softmax".
+    does : a `Product`, `Scaling` or `Normalization`, a function that makes an activation layer, "softmax" or "exp".
     shape : of an example, with None for what is not known. What is still to be flattened has several sizes.
     """
 

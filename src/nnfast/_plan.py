@@ -21,7 +21,16 @@ from nnfast import _forks, _memory, _threads, _validation
 from nnfast._kernels import kernels
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.layers import Affine, BatchNormalization, Dropout
-from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from nnfast.losses import (
+    AbsoluteError,
+    FunctionLoss,
+    HuberLoss,
+    IdentityWithLoss,
+    PoissonLoss,
+    QuantileLoss,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+)
 from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 
 if TYPE_CHECKING:
@@ -87,7 +96,8 @@ class Begun(NamedTuple):
 NOT_BEGUN = Begun()
 
 _IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH"}
-LOSSES = {SoftmaxWithLoss: "SOFTMAX_LOSS", SigmoidWithLoss: "SIGMOID_LOSS", IdentityWithLoss: "IDENTITY_LOSS"}
+LOSSES = {kind: kind._operation for kind in (
+    SoftmaxWithLoss, SigmoidWithLoss, IdentityWithLoss, AbsoluteError, HuberLoss, QuantileLoss, PoissonLoss)}
 """Names of the operations that are a loss and its gradient."""
 
 _LAYERS = (Affine, BatchNormalization, Dropout, Gelu, Identity, *_IN_PLACE)
@@ -134,6 +144,8 @@ def obstacle_to_gradient(network: "Network") -> str | None:
             return f"layer {name} is written in Python"
         if type(layer) is Dropout and layer.generator is not None and layer.generator is not network.generator:
             return f"layer {name} has a generator of its own"
+    if isinstance(network.last_layer, FunctionLoss):
+        return f"the loss is a Python function, {network.last_layer.name}"
     if type(network.last_layer) not in LOSSES:
         return f"the loss {type(network.last_layer).__name__} is written in Python"
     arrays = list(network.params.values())
@@ -212,6 +224,7 @@ class _Layout:
         self.statistics: list[tuple[BatchNormalization, int]] = []
         self.dropouts = 0   # whose masks come from keys
         self.drawn: list[tuple[Dropout, int, int]] = []     # from numpy.random: with their columns in the masks
+        self.constants: list[np.ndarray] = []       # which operations name by their place in it
         self.multiply_adds = 0      # a row
         self.row_bytes = 0          # of values and gradients
         self._kernels = kernels(network.dtype)
@@ -310,7 +323,9 @@ class _Layout:
             links.append(self._forward(layer, rows, width, is_first=place == 0, passes_on=place > first))
             rows, width = links[-1].y, links[-1].outputs
         gradient = self._rows(width)
-        self._add(LOSSES[type(loss)], gradient, width, rows)
+        setting, parameters = loss._described(width)
+        self.constants += [] if parameters is None else [parameters]
+        self._add(LOSSES[type(loss)], gradient, width, rows, setting, array=0)
         updates: list[dict[str, float]] = []
         for link in reversed(links[first:]):
             gradient = self._backward(link, gradient, updates, passes_on=link is not links[first])
@@ -416,7 +431,7 @@ class PlanBase:
         self._scratch_size = layout.scratch_size(self._block_rows, self._group * panel, panel)
         self._arena = _aligned_zeros(self._scratch + self._most_threads * self._scratch_size, network.dtype)
         self._finished = self._arena[:0]
-        self._arrays = self._kernels.Arrays([])     # of the user's, that the operations name by their place
+        self._arrays = self._kernels.Arrays(layout.constants)   # that the operations name by their place
         self._losses = np.zeros(batch_size)
         self._correct = np.zeros(batch_size, np.int32)
         # One for each tile, and a tile has at least 4 rows.

@@ -264,6 +264,76 @@ def probabilities(t: ArrayLike, batch_size: int, outputs: int, dtype: np.dtype) 
     return array
 
 
+def at_least_zero(t: ArrayLike, batch_size: int, outputs: int, dtype: np.dtype) -> np.ndarray:
+    """`targets` of at least 0."""
+    array = targets(t, batch_size, outputs, dtype)
+    if array.size and not array.min() >= 0:
+        row, column = np.argwhere(~(array >= 0))[0]
+        raise ValueError(f"t[{row}, {column}] is {array[row, column]:g}, but must be at least 0")
+    return array
+
+
+# Losses
+
+def smoothing(name: str, value: Any) -> float:
+    """A share of a label."""
+    share = check_number(name, value, 0, 1)
+    if share == 1:
+        raise ValueError(f"{name} is 1, but must be below 1, or nothing is left of the label")
+    return share
+
+
+def quantile(name: str, value: Any) -> float | tuple[float, ...]:
+    """A number between 0 and 1, or several."""
+    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0):
+        if not len(value):
+            raise ValueError(f"{name} is empty, but must hold a number for each output")
+        return tuple(_between_0_and_1(f"{name}[{place}]", one) for place, one in enumerate(value))
+    return _between_0_and_1(name, value)
+
+
+def _between_0_and_1(name: str, value: Any) -> float:
+    number = check_number(name, value)
+    if not 0 < number < 1:
+        raise ValueError(f"{name} is {number:g}, but must be above 0 and below 1")
+    return number
+
+
+def one_for_each_output(name: str, values: Any, outputs: int) -> None:
+    if len(values) != outputs:
+        raise ValueError(f"{name} has {len(values)} numbers, but the network gives {outputs} outputs")
+
+
+def loss_function(name: str, function: Any) -> Any:
+    if not callable(function):
+        raise TypeError(f"{name} is {function!r}, but must be a function of scores and targets")
+    return function
+
+
+def losses_and_gradients(returned: Any, scores: np.ndarray, function: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a loss function returned for scores (B, O): losses (B,) of float64, gradients (B, O) of the scores' dtype."""
+    if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+        number = f"{len(returned)} values" if isinstance(returned, (tuple, list)) else type(returned).__name__
+        raise TypeError(f"the loss function {function} returned {number}, but must return a pair: the losses of the rows "
+                        "and their gradients")
+    names = [f"what {function} returned as {name}" for name in ("losses", "gradients")]
+    losses, gradients = (numbers(name, array) for name, array in zip(names, returned, strict=True))
+    batch_size, outputs = scores.shape
+    if losses.shape != (batch_size,):
+        raise ValueError(f"{names[0]} has shape {losses.shape}, but must have shape ({batch_size},), a loss for each row")
+    if gradients.shape != scores.shape and not (outputs == 1 and gradients.shape == (batch_size,)):
+        raise ValueError(f"{names[1]} has shape {gradients.shape}, but must have shape {scores.shape}, as the scores have")
+    with np.errstate(over="ignore"):
+        checked = losses.astype(np.float64), gradients.reshape(scores.shape).astype(scores.dtype)
+    for name, array in zip(names, checked, strict=True):
+        wrong = ~np.isfinite(array.reshape(batch_size, -1)).all(axis=1) & np.isfinite(scores).all(axis=1)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise FloatingPointError(f"{name} is NaN or infinity in row {row}, where the scores are finite (of size up to "
+                                     f"{np.abs(scores[row]).max():.3g})")
+    return checked
+
+
 def classes_last(name: str, array: np.ndarray) -> np.ndarray:
     """An array whose last axis holds at least one class."""
     if array.ndim == 0:
@@ -304,7 +374,7 @@ def layers_once(named: dict[str, Any]) -> None:
     seen: dict[int, str] = {}
     for name, layer in named.items():
         has_methods(f"layers[{name!r}]" if name else "a layer", layer)
-        if hasattr(layer, "forward_prepared"):
+        if hasattr(layer, "forward_prepared") or hasattr(layer, "row_losses"):
             raise TypeError(f"layers holds {type(layer).__name__}, which is an output layer: pass it as loss=")
         if id(layer) in seen:
             raise ValueError(f"{name} is the same object as {seen[id(layer)]}, but a layer stands in a network once")

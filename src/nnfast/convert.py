@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from nnfast import _files, _validation
 from nnfast.activations import Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.layers import Affine, BatchNormalization, Dropout
-from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from nnfast.losses import IdentityWithLoss, PoissonLoss, SigmoidWithLoss, SoftmaxWithLoss
 
 if TYPE_CHECKING:
     from nnfast.network import Network
@@ -209,7 +209,8 @@ def to_sklearn(network: "Network") -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 _SKLEARN_ACTIVATIONS = {"relu": Relu, "tanh": Tanh, "logistic": Sigmoid, "identity": Identity}
-_SKLEARN_OUTPUTS = {"softmax": SoftmaxWithLoss, "logistic": SigmoidWithLoss, "identity": IdentityWithLoss}
+_ONNX_OUTPUTS: dict[str | None, Any] = {"softmax": SoftmaxWithLoss, "exp": PoissonLoss}
+_SKLEARN_OUTPUTS = {"softmax": SoftmaxWithLoss, "logistic": SigmoidWithLoss, "identity": IdentityWithLoss, "exp": PoissonLoss}
 
 
 def from_sklearn(estimator: Any, *, seed: int | None = None) -> "Network":
@@ -225,8 +226,8 @@ def from_sklearn(estimator: Any, *, seed: int | None = None) -> "Network":
     Returns
     -------
     Network
-        Of the estimator's dtype, with copies of its weights. Scores are those before softmax or sigmoid; a class is the place
-        in ``estimator.classes_``.
+        Of the estimator's dtype, with copies of its weights. Scores are those before softmax, sigmoid or exp; a class is the
+        place in ``estimator.classes_``.
 
     Raises
     ------
@@ -259,8 +260,8 @@ def from_onnx(model: str | os.PathLike[str] | bytes | Any, *, loss: Any = None, 
     """A network from an ONNX model of a multi-layer perceptron, whoever wrote it: PyTorch, Keras, scikit-learn, nnfast.
 
     It may hold Gemm, MatMul, Add, Sub, Mul and Div with constants, BatchNormalization, Relu, LeakyRelu, Sigmoid, Tanh,
-    Gelu (also as a formula of Erf), Dropout, Identity, Cast, Flatten or Reshape to rows (N, I), and Softmax, LogSoftmax
-    or Sigmoid at its end; of ONNX for machine learning, Scaler and ZipMap. Additions and multiplications by constants,
+    Gelu (also as a formula of Erf), Dropout, Identity, Cast, Flatten or Reshape to rows (N, I), and Softmax, LogSoftmax,
+    Sigmoid or Exp at its end; of ONNX for machine learning, Scaler and ZipMap. Additions and multiplications by constants,
     such as those of a `StandardScaler`, are put into the weights beside them, which then round differently, or become a
     `BatchNormalization`. Dropout, which does nothing in inference there, is left out. Of a classifier's outputs the
     probabilities are taken, not the labels.
@@ -274,15 +275,15 @@ def from_onnx(model: str | os.PathLike[str] | bytes | Any, *, loss: Any = None, 
         A file, its contents, or the model itself.
     loss : output layer, keyword-only, optional
         If not given, `SoftmaxWithLoss` where the model ends with a softmax, `SigmoidWithLoss` where it ends with a
-        sigmoid, and else `IdentityWithLoss`, although scores may well be those of classes: a model does not tell.
+        sigmoid, `PoissonLoss` where it ends with an exp, and else `IdentityWithLoss`, although scores may well be those of classes: a model does not tell.
     seed : int, keyword-only, optional
         Of the network, for what it draws when it is trained further.
 
     Returns
     -------
     Network
-        Of float32 or float64, as the model's matrices are. `predict` gives scores: what goes into the softmax or
-        sigmoid at the end, which are the loss's. Two classes of scikit-learn are one score.
+        Of float32 or float64, as the model's matrices are. `predict` gives scores: what goes into the softmax,
+        sigmoid or exp at the end, which are the loss's. Two classes of scikit-learn are one score.
 
     Raises
     ------
@@ -318,11 +319,12 @@ def from_onnx(model: str | os.PathLike[str] | bytes | Any, *, loss: Any = None, 
         model = _files.as_path("model", model)
     found = _import_onnx.load(model)
     function = None if loss is None else _export.OUTPUTS.get(type(loss))
-    if found.output == "softmax":
-        if loss is not None and function != "softmax":
-            raise ValueError(f"loss is a {type(loss).__name__}, but the model ends with a softmax: SoftmaxWithLoss was "
+    if found.output in _ONNX_OUTPUTS:
+        expected = _ONNX_OUTPUTS[found.output]
+        if loss is not None and function != found.output:
+            raise ValueError(f"loss is a {type(loss).__name__}, but the model ends with a {found.output}: {expected.__name__} was "
                              "expected")
-        loss = loss or SoftmaxWithLoss()
+        loss = loss or expected()
     elif found.output == "sigmoid" and not found.is_of_scores and (loss is None or function == "sigmoid"):
         loss = loss or SigmoidWithLoss()
     elif found.output == "sigmoid":

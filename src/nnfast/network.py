@@ -27,7 +27,7 @@ from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.checkpoint import Checkpoint
 from nnfast.early_stopping import EarlyStopping
 from nnfast.layers import SAME_WIDTH, Affine, BatchNormalization, Dropout
-from nnfast.losses import SoftmaxWithLoss
+from nnfast.losses import FunctionLoss, SoftmaxWithLoss
 from nnfast.optimizer import SGD, Optimizer
 from nnfast.predictor import Predictor
 from nnfast.trainer import Epoch, History, Step
@@ -94,8 +94,9 @@ class Network:
         Objects with ``forward(x)`` and ``backward(dout)``, and with dicts ``params`` and ``grads`` if they have
         parameters. A ``forward`` with an argument `train_flg` is told whether it is a training pass. Layers without
         names are called Affine1, Relu1, Affine2, ... in their order.
-    loss : output layer, optional
-        An object with ``forward(x, t)`` and ``backward(dout)``; `SoftmaxWithLoss` if not given.
+    loss : output layer or function, optional
+        An object with ``forward(x, t)`` and ``backward(dout)``, or a function as `FunctionLoss` takes it; `SoftmaxWithLoss`
+        if not given.
     seed : int, keyword-only, optional
         At least 0. Layers made from sizes draw their weights from it, in their order; then every epoch's permutation
         and Dropout's masks come from it. A different one each time if not given.
@@ -145,7 +146,7 @@ class Network:
         dtype: DTypeLike = "float32",
     ) -> None:
         self.layers: OrderedDict[str, Any] = _named(layers)
-        self.last_layer = SoftmaxWithLoss() if loss is None else _validation.has_methods("loss", loss)
+        self.last_layer = _output_layer(loss)
         self.generator = np.random.default_rng(None if seed is None else _validation.check_count("seed", seed, 0))
         self.dtype = _common_dtype(self.layers, _validation.check_dtype("dtype", dtype))
         self.inputs, self.outputs = _connected(self.layers)
@@ -218,7 +219,7 @@ class Network:
     def predict(
         self, x: ArrayLike, *, out: np.ndarray | None = None, num_threads: int | None = None
     ) -> np.ndarray:
-        """Scores of the last layer, before softmax or sigmoid: the class is their argmax.
+        """Scores of the last layer, before softmax, sigmoid or exp: the class is their argmax.
 
         May be called from many threads at once (unless a layer of your own keeps something in ``forward``). The other rows
         change a row's scores by rounding at most, and not at all among batches of fewer than 16 rows, which are added
@@ -665,7 +666,8 @@ class Network:
         name : str, keyword-only, default "predict"
             Of the function; all other names begin with it.
         probabilities : bool, keyword-only, default False
-            Whether it gives probabilities, through the softmax or sigmoid of the loss, instead of scores.
+            Whether it gives probabilities, through the softmax or sigmoid of the loss, or means, through the exp of
+            `PoissonLoss`, instead of scores.
 
         Raises
         ------
@@ -703,7 +705,8 @@ class Network:
         path : str or os.PathLike
             Where to, extension included. A file that is there is replaced whole.
         probabilities : bool, keyword-only, default False
-            Whether it gives probabilities, through the softmax or sigmoid of the loss, instead of scores.
+            Whether it gives probabilities, through the softmax or sigmoid of the loss, or means, through the exp of
+            `PoissonLoss`, instead of scores.
 
         Raises
         ------
@@ -1025,6 +1028,14 @@ def _put(scores: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         return scores
     _validation.output(out, scores.shape, scores.dtype)[...] = scores
     return out
+
+
+def _output_layer(loss: Any) -> Any:
+    if loss is None:
+        return SoftmaxWithLoss()
+    if callable(loss) and not isinstance(loss, type) and not hasattr(loss, "forward"):
+        return FunctionLoss(loss)
+    return _validation.has_methods("loss", loss)
 
 
 def _named(layers: Sequence[Any] | Mapping[str, Any]) -> "OrderedDict[str, Any]":

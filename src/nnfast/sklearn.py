@@ -23,7 +23,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from nnfast import _estimators, _validation, functions
-from nnfast.losses import IdentityWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from nnfast.losses import IdentityWithLoss, PoissonLoss, SigmoidWithLoss, SoftmaxWithLoss
 from nnfast.trainer import Epoch
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
@@ -472,7 +472,7 @@ class MLPRegressor(RegressorMixin, _estimators.Perceptron):
     True
     """
 
-    _output_layers: ClassVar[dict[str, type]] = {"identity": IdentityWithLoss}
+    _output_layers: ClassVar[dict[str, type]] = {"identity": IdentityWithLoss, "exp": PoissonLoss}
     _score_of = staticmethod(r2_score)
     _y_is_numeric = True
 
