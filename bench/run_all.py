@@ -18,14 +18,15 @@ import bench_losses
 import bench_neighbours
 import bench_other_libraries
 import bench_sklearn
+import bench_streams
 import bench_subnormals
 import bench_training
 
 if __name__ == "__main__":
     status = bench_demo.main()
     for benchmark in (
-        bench_training, bench_fit_options, bench_losses, bench_sklearn, bench_inference, bench_c_functions, bench_layers,
-        bench_gradient, bench_kernels,
+        bench_training, bench_fit_options, bench_losses, bench_streams, bench_sklearn, bench_inference, bench_c_functions,
+        bench_layers, bench_gradient, bench_kernels,
     ):
         print(flush=True)
         status |= benchmark.main(sys.argv[1:])

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ import bench_layers
 import bench_losses
 import bench_neighbours
 import bench_other_libraries
+import bench_streams
 import bench_subnormals
 import bench_training
 import peak
@@ -83,6 +85,18 @@ def test_losses_that_are_measured_differ_and_the_function_is_one_of_them():
     for loss, other in itertools.combinations(found, 2):
         difference = timing._difference(found[loss], found[other])
         assert (difference > bench_losses.TOLERANCE) == ({loss, other} != {"IdentityWithLoss", "FunctionLoss"}), (loss, other)
+
+
+@pytest.mark.parametrize(("problem", "dtype"), bench_streams.PROBLEMS, ids=lambda one: getattr(one, "name", None))
+def test_data_are_the_same_read_in_every_way(monkeypatch, tmp_path, problem, dtype):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(bench_streams, "OWN_LOOP_BYTES", 1 << 20)
+    problem = replace(problem, steps=7)
+    found = {way: bench_streams.nnfast_training(problem, dtype, way)() for way in ("in memory", "own loop", "read ahead")}
+    assert (tmp_path / next(tmp_path.iterdir())).stat().st_size == 7 * problem.batch_size * 784 * np.dtype(dtype).itemsize
+    for weights in found.values():
+        assert timing._difference(found["in memory"], weights) == 0
+    assert timing._difference(found["in memory"], problem.weights()) > 0
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

@@ -16,6 +16,7 @@ from nnfast import (
     Network,
     PoissonLoss,
     Relu,
+    Rescale,
     Sigmoid,
     SigmoidWithLoss,
     SoftmaxWithLoss,
@@ -89,6 +90,16 @@ def test_there_and_back_the_same_is_predicted(rng, library, options):
     getattr(convert, f"from_{library}")(other, weights, **options)
     np.testing.assert_allclose(other.predict(x), network.predict(x), rtol=0, atol=1e-13)
     assert all(other.params[key] is array for key, array in arrays.items())     # in place
+
+
+def test_the_scale_of_a_rescale_goes_into_the_next_weights(rng):
+    make = lambda seed: Network([Rescale(1 / 255), Affine(7, 9), Relu(), Rescale(0.5), Affine(9, 3)], seed=seed, dtype="float64")
+    network, other = make(1), make(2)
+    x = rng.integers(0, 255, (20, 7))
+    W1, b1, W2, b2 = convert.to_keras(network)
+    np.testing.assert_allclose(np.maximum(x @ W1 + b1, 0) @ W2 + b2, network.predict(x), rtol=0, atol=1e-13)
+    convert.from_torch(other, convert.to_torch(network))
+    np.testing.assert_allclose(other.predict(x), network.predict(x), rtol=0, atol=1e-13)
 
 
 def test_what_is_converted_is_new_and_of_the_networks_dtype(dtype):
@@ -230,9 +241,12 @@ REFUSED = [
      r"weights has an array of shape \(4,\) for layer Affine2, which has \(3,\) there"),
     (lambda: convert.to_torch(plain(), epsilon=-1), ValueError, "epsilon is -1"),
     (lambda: convert.to_torch(Network([Affine(7, 3), OwnAffine()])), TypeError, "layer OwnAffine1 is a OwnAffine, whose parameters"),
-    (lambda: convert.to_keras(Network([Affine(7, 3), Dropout()])), ValueError, "the last Dropout is followed by no weights"),
+    (lambda: convert.to_keras(Network([Affine(7, 3), Dropout()])), ValueError, "the last Dropout or Rescale is followed by no weights"),
     (lambda: convert.to_keras(Network([Affine(7, 3), Dropout(), Tanh(), Affine(3, 3)])), ValueError,
-     "Tanh1 comes between a Dropout and the weights that could take its scale"),
+     "Tanh1 comes between a Dropout or Rescale and the weights that could take its scale"),
+    (lambda: convert.to_keras(Network([Rescale(1.0, 0.5), Affine(7, 3)])), ValueError, "Rescale1 is more than one number above 0"),
+    (lambda: convert.to_torch(Network([Rescale([1, 2]), Affine(2, 3)])), ValueError, "Rescale1 is more than one number above 0"),
+    (lambda: convert.to_torch(Network([Rescale(-1), Affine(2, 3)])), ValueError, "Rescale1 is more than one number above 0"),
     (lambda: convert.to_keras(Network([Dropout(1.0), Affine(7, 3)])), ValueError, "a Dropout of ratio 1 lets nothing pass"),
     (lambda: convert.to_sklearn(Network([BatchNormalization(7), Affine(7, 3)])), TypeError, "a BatchNormalization cannot be"),
     (lambda: convert.from_sklearn(plain()), TypeError, "estimator is a Network without coefs_: a fitted MLPClassifier"),

@@ -23,6 +23,7 @@ from nnfast import (
     Network,
     PoissonLoss,
     Relu,
+    Rescale,
     Sigmoid,
     SigmoidWithLoss,
     SoftmaxWithLoss,
@@ -41,6 +42,8 @@ CHAINS = {
     "growing and shrinking": lambda: [Affine(7, 30), Relu(), Affine(30, 2), Tanh(), Affine(2, 40), Gelu(), Affine(40, 3)],
     "normalisation first": lambda: [BatchNormalization(7), Affine(7, 9), Relu(), BatchNormalization(9), Affine(9, 3)],
     "dropout": lambda: [Dropout(0.2), Affine(7, 9), Relu(), Dropout(0.5), Affine(9, 3)],
+    "rescaled": lambda: [Rescale(0.25), Affine(7, 9), Relu(), Affine(9, 3)],
+    "rescaled by columns": lambda: [Rescale(np.arange(1, 8), 0.5), Affine(7, 9), Rescale(2.0, -1.0), Tanh(), Affine(9, 3)],
     "no product": lambda: [BatchNormalization(7), Tanh()],
     "wide": lambda: [Affine(300, 500), Relu(), Affine(500, 10)],
 }

@@ -453,3 +453,20 @@ def test_loss_of_layers_in_the_mode_of_inference(rng):
     assert network.loss(x, t) == pytest.approx(expected, rel=1e-6)
     np.testing.assert_array_equal(network.layers["BatchNormalization1"].running_mean, running)
     assert network.layers["Affine1"].x.shape == (40, 6)
+
+
+@pytest.mark.parametrize("rows", [131_072, 131_073, 300_001])
+def test_rows_that_are_converted_some_at_a_time_give_the_same_bits(rng, rows):
+    network = Network([Affine(4, 4), Tanh(), Affine(4, 3)], seed=1)
+    x = rng.integers(-9, 9, (rows, 4))
+    np.testing.assert_array_equal(network.predict(x), network.predict(x.astype(np.float64)))
+    np.testing.assert_array_equal(network.predict(x[:, ::-1]), network.predict(np.ascontiguousarray(x[:, ::-1], np.float64)))
+
+
+def test_a_result_may_lie_over_rows_that_are_converted(rng):
+    network = Network([Affine(4, 4)], seed=1)
+    memory = rng.integers(-9, 9, (300_001, 4), dtype=np.int32)
+    x, out = memory[:-1], memory[1:].view(np.float32)
+    expected = network.predict(x.copy())
+    assert network.predict(x, out=out) is out
+    np.testing.assert_array_equal(out, expected)

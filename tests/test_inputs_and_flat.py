@@ -19,6 +19,7 @@ from nnfast import (
     MultiLayerNetExtend,
     Network,
     Relu,
+    Rescale,
     Sigmoid,
     SoftmaxWithLoss,
     Tanh,
@@ -42,6 +43,7 @@ CHAINS = {
     "gelu": lambda: [Affine(6, 9), Gelu(), Affine(9, 4), Identity()],
     "normalisation": lambda: [BatchNormalization(6), Affine(6, 9), Relu(), BatchNormalization(9), Affine(9, 4)],
     "dropout": lambda: [Dropout(0.2), Affine(6, 9), Tanh(), Dropout(0.5), Affine(9, 4)],
+    "rescaled": lambda: [Rescale([0.5, 2, 1, -1, 1, 3], 0.1), Affine(6, 9), Tanh(), Rescale(0.7, 0.2), Affine(9, 4)],
     "own": lambda: [Affine(6, 9), OwnCube(), Affine(9, 4)],
     "no weights": lambda: [Tanh(), BatchNormalization(6)],
 }

@@ -34,6 +34,7 @@ from nnfast import (
     Network,
     QuantileLoss,
     Relu,
+    Rescale,
     Sigmoid,
     SigmoidWithLoss,
     SoftmaxWithLoss,
@@ -53,6 +54,9 @@ NETWORKS = {
     "every layer": lambda dtype: Network(
         [Affine(7, 9), BatchNormalization(9, momentum=0.7), Relu(), Affine(9, 8), Tanh(), Sigmoid(), Gelu(), Identity(),
          LeakyRelu(0.3), Dropout(0.4), Affine(8, 3), BatchNormalization(3)], seed=1, dtype=dtype),
+    "rescaled": lambda dtype: Network(
+        [Rescale(1 / 3, -0.1), Rescale(np.arange(7) / 7), Rescale(2.0, np.arange(7) / 3), Affine(7, 4), Rescale(np.arange(1, 5), np.ones(4))],
+        seed=1, dtype=dtype),
     "regression": lambda dtype: Network([Affine(7, 3)], IdentityWithLoss(), seed=1, dtype=dtype),
     "quantiles": lambda dtype: Network([Affine(7, 3)], QuantileLoss((0.1, 0.5, 0.9)), seed=1, dtype=dtype),
     "smoothed labels": lambda dtype: Network([Affine(7, 3)], SoftmaxWithLoss(0.1), seed=1, dtype=dtype),

@@ -31,6 +31,7 @@ from nnfast import (
     PoissonLoss,
     QuantileLoss,
     Relu,
+    Rescale,
     RMSprop,
     Sigmoid,
     SigmoidWithLoss,
@@ -159,6 +160,10 @@ CHAINS = {
     "affine after affine": lambda: [Affine(20, 18), Affine(18, 7), Identity(), Affine(7, 5)],
     "one layer": lambda: [Affine(20, 5)],
     "identities": lambda: [Identity(), Affine(20, 5), Identity(), Identity()],
+    "rescaled": lambda: [Rescale(0.7), Affine(20, 18), Tanh(), Affine(18, 5)],
+    "rescaled by columns": lambda: [Rescale(np.linspace(-1, 2, 20), np.linspace(1, 0, 20)), Affine(20, 5)],
+    "rescaled in between": lambda: [Affine(20, 18), Tanh(), Rescale(2.0, -0.3), Sigmoid(), Affine(18, 5), Rescale(0.5)],
+    "rescaled again": lambda: [Rescale(0.5, 0.1), Rescale(1.3), Gelu(), Rescale(0.8), Affine(20, 5)],
     "everything": lambda: [Dropout(0.1), Gelu(), Relu(), BatchNormalization(20), Identity(), Affine(20, 33), Sigmoid(),
                            Dropout(0.1), Tanh(), Affine(33, 5), LeakyRelu(), Gelu()],
 }

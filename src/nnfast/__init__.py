@@ -9,7 +9,7 @@ from nnfast.predictor import Predictor
 from nnfast.trainer import Epoch, History, Step, Trainer
 from nnfast.early_stopping import EarlyStopping
 from nnfast.checkpoint import Checkpoint
-from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.losses import (
     AbsoluteError,
@@ -63,6 +63,7 @@ __all__ = [
     "QuantileLoss",
     "RMSprop",
     "Relu",
+    "Rescale",
     "Sigmoid",
     "SigmoidWithLoss",
     "SoftmaxWithLoss",

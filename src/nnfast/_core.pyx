@@ -24,7 +24,9 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating
 from cython.parallel cimport parallel
 from libc.math cimport INFINITY, NAN, exp as exp_libc, fabs, fabsf, log1p, pow, sqrt, sqrtf
-from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport (
+    int8_t, int16_t, int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+)
 from libc.string cimport memcpy, memmove, memset
 
 import sys
@@ -83,6 +85,12 @@ cdef extern from "_parallel.h" nogil:
 ctypedef fused given:
     float
     double
+
+# Of data that are looked through for zeros.
+ctypedef fused sampled:
+    float
+    double
+    uint8_t
 
 # A chunk of a flattened array: the unit in which element-wise work is handed to threads. 2048 elements are some
 # 0.2 microseconds of ReLU, far more than handing them out costs, and 16 KiB of float64 stay in the L1 cache.

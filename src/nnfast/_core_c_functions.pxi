@@ -67,7 +67,9 @@ cdef void _predict_row(Caller* caller, const given* x, given* y, floating* unuse
     cdef uint8_t* block = NULL
     cdef floating* memory = _aligned(<floating*>stack)
     cdef floating* scores
+    cdef Inference inference = caller.inference     # of this call: other threads may be in one of their own
     cdef Py_ssize_t j
+    inference.x, inference.held = x, FLOATS if sizeof(given) == sizeof(float) else DOUBLES
     if caller.blocks != NULL:
         block = nnfast_take_block(caller.blocks, caller.block_size, caller.count)
         memory = <floating*>(block + BLOCK_HEADER)
@@ -75,7 +77,7 @@ cdef void _predict_row(Caller* caller, const given* x, given* y, floating* unuse
     if sizeof(given) == sizeof(floating) and not _overlap(
             x, caller.inputs * <Py_ssize_t>sizeof(given), y, caller.outputs * <Py_ssize_t>sizeof(given)):
         scores = <floating*>y
-    _infer_columns(&caller.inference, x, scores, memory, 0, 1)
+    _infer_columns(&inference, scores, memory, 0, 1)
     if <void*>scores != <void*>y:
         for j in range(caller.outputs):
             y[j] = <given>scores[j]

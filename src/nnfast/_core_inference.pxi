@@ -27,7 +27,7 @@ cdef struct Stage:
     int64_t inputs, outputs
     int64_t y_row           # elements from one row of y to the next; 0 where y is the result
     # The layer's arrays: which of those given and, in compiled code, addresses
-    int64_t weights, bias   # of batch normalisation: gamma and beta
+    int64_t weights, bias   # of batch normalisation: gamma and beta; of rescaling: scale and, unless it is -1, offset
     int64_t mean, variance  # of batch normalisation
     int64_t copy            # where the copy of bias and weights has room, in elements
     double setting          # slope, factor
@@ -81,7 +81,7 @@ cdef class Chain:
         """That a stage stays inside its arrays and buffers; it then has addresses of the arrays."""
         cdef int64_t inputs = stage.inputs, outputs = stage.outputs, padded
         _must(stage.code == PRODUCT or stage.code == COPY or stage.code == SCALE or stage.code == NORMALIZE
-              or RELU <= stage.code <= GELU, "a stage has no such code")
+              or stage.code == RESCALE or RELU <= stage.code <= GELU, "a stage has no such code")
         _must(0 <= inputs <= MOST_COLUMNS and 0 <= outputs <= MOST_COLUMNS, "a stage has no such number of columns")
         _must(stage.code == PRODUCT or inputs == outputs, "a stage changes the number of columns")
         padded = _in_whole(outputs, FLOAT_GRAIN if self.itemsize == sizeof(float) else DOUBLE_GRAIN)
@@ -94,6 +94,10 @@ cdef class Chain:
             stage.bias = self.arrays.address("bias", stage.bias, 1, outputs, self.itemsize, False)
             _must(0 <= stage.copy <= <int64_t>MOST_COLUMNS * MOST_COLUMNS, "a copy has no such place")
             self.copies = max(self.copies, stage.copy + (inputs + 1) * padded)
+        elif stage.code == RESCALE:
+            stage.weights = self.arrays.address("scale", stage.weights, 1, outputs, self.itemsize, False)
+            stage.bias = 0 if stage.bias < 0 else self.arrays.address(
+                "offset", stage.bias, 1, outputs, self.itemsize, False)
         elif stage.code == NORMALIZE:
             stage.weights = self.arrays.address("gamma", stage.weights, 1, outputs, self.itemsize, False)
             stage.bias = self.arrays.address("beta", stage.bias, 1, outputs, self.itemsize, False)
@@ -113,8 +117,10 @@ cdef class Scratch:
 cdef struct Inference:
     const Stage* stages
     Py_ssize_t count, rows, block_rows, buffer_size
+    const void* x
+    int held            # what x holds
     bint by_columns     # divided among threads
-    bint skips_zeros    # of the data, in the first product
+    Py_ssize_t skipping     # the stage that skips zeros of the data, -1: none does
     nnfast_team team
 
 
@@ -300,12 +306,15 @@ cdef void _operate_in_place(
     """One activation, scaling or normalisation, on columns first to last of some rows."""
     cdef Py_ssize_t row, n = last - first
     y = y + first
-    if rows > 1 and (n < stage.outputs or stage.code == NORMALIZE):
+    if rows > 1 and (n < stage.outputs or stage.code == NORMALIZE or stage.code == RESCALE):
         for row in range(rows):
             _operate_in_place(stage, y - first + row * y_row, 0, 1, first, last)
         return
     n = n + (rows - 1) * y_row      # what lies between two rows is nobody's
-    if stage.code != NORMALIZE:
+    if stage.code == RESCALE:
+        _rescale(y, <const floating*><uintptr_t>stage.weights + first,
+                 <const floating*><uintptr_t>stage.bias + first if stage.bias else <const floating*>NULL, n)
+    elif stage.code != NORMALIZE:
         _map_in_place(stage.code, stage.setting, y, n)
     else:
         _batch_normalization_predict_row(
@@ -315,16 +324,18 @@ cdef void _operate_in_place(
 
 
 cdef void _copy_converted(
-    const given* x, Py_ssize_t x_row, Py_ssize_t rows, floating* y, Py_ssize_t y_row, Py_ssize_t first, Py_ssize_t last
+    const Inference* inference, Py_ssize_t first_row, Py_ssize_t rows, floating* y, Py_ssize_t y_row, Py_ssize_t first,
+    Py_ssize_t last,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j
+    """y (rows, columns first to last) = the data from a row on."""
+    cdef Py_ssize_t row, columns = inference.stages[0].inputs
     for row in range(rows):
-        for j in range(first, last):
-            y[row * y_row + j] = <floating>x[row * x_row + j]
+        _convert(inference.x, inference.held, (first_row + row) * columns + first, y + row * y_row + first,
+                 last - first)
 
 
 cdef void _infer_columns(
-    Inference* inference, const given* x, floating* result, floating* memory, int share, int shares
+    Inference* inference, floating* result, floating* memory, int share, int shares
 ) noexcept nogil:
     """All rows, a thread's columns of every stage."""
     cdef Py_ssize_t place, blocks, first = 0, last = 0, y_row = 0, x_row = 0, lanes = _lanes(result), written = 0
@@ -349,9 +360,13 @@ cdef void _infer_columns(
             last = blocks * (share + 1) // shares * lanes
             last = last if last < stage.outputs else stage.outputs
         if stage.code == COPY:
-            _copy_converted(x, stage.inputs, inference.rows, y, y_row, first, last)
+            _copy_converted(inference, 0, inference.rows, y, y_row, first, last)
+        elif place == 0 and inference.held == FLOATS:
+            _product_of_few_rows(stage, <const float*>inference.x, stage.inputs, inference.rows, y, y_row, first, last,
+                                 sums)
         elif place == 0:
-            _product_of_few_rows(stage, x, stage.inputs, inference.rows, y, y_row, first, last, sums)
+            _product_of_few_rows(stage, <const double*>inference.x, stage.inputs, inference.rows, y, y_row, first, last,
+                                 sums)
         else:
             nnfast_wait(&inference.team.barrier, shares)
             _product_of_few_rows(stage, before, x_row, inference.rows, y, y_row, first, last, sums)
@@ -359,7 +374,7 @@ cdef void _infer_columns(
 
 
 cdef void _infer_rows(
-    Inference* inference, const given* x, floating* result, floating* memory, const floating* copies,
+    Inference* inference, floating* result, floating* memory, const floating* copies,
     Py_ssize_t row, Py_ssize_t rows,
 ) noexcept nogil:
     """A block of rows through all stages."""
@@ -376,22 +391,25 @@ cdef void _infer_rows(
         y_row = stage.y_row if stage.y_row else stage.outputs
         y = memory + written % 2 * inference.buffer_size if stage.y_row else result + row * stage.outputs
         if stage.code == COPY:
-            _copy_converted(x + row * stage.inputs, stage.inputs, rows, y, y_row, 0, stage.outputs)
+            _copy_converted(inference, row, rows, y, y_row, 0, stage.outputs)
+        elif place == 0 and inference.held == FLOATS:
+            _product_of_many_rows(stage, <const float*>inference.x + row * stage.inputs, stage.inputs, rows, y, y_row,
+                                  copies, inference.skipping == 0)
         elif place == 0:
-            _product_of_many_rows(stage, x + row * stage.inputs, stage.inputs, rows, y, y_row, copies,
-                                  inference.skips_zeros)
+            _product_of_many_rows(stage, <const double*>inference.x + row * stage.inputs, stage.inputs, rows, y, y_row,
+                                  copies, inference.skipping == 0)
         else:
-            _product_of_many_rows(stage, before, x_row, rows, y, y_row, copies, False)
+            _product_of_many_rows(stage, before, x_row, rows, y, y_row, copies, inference.skipping == place)
         written = written + 1
 
 
 cdef void _infer_share(
-    Inference* inference, const given* x, floating* result, floating* memory, floating* copies, int share, int shares
+    Inference* inference, floating* result, floating* memory, floating* copies, int share, int shares
 ) noexcept nogil:
     """What one thread does."""
     cdef Py_ssize_t row, last
     if inference.by_columns:
-        _infer_columns(inference, x, result, memory, share, shares)
+        _infer_columns(inference, result, memory, share, shares)
         return
     if _copy_weights(inference, copies, share, shares):
         nnfast_wait(&inference.team.barrier, shares)
@@ -399,27 +417,45 @@ cdef void _infer_share(
     row = inference.rows * share // shares
     last = inference.rows * (share + 1) // shares
     while row < last:
-        _infer_rows(inference, x, result, memory, copies, row,
+        _infer_rows(inference, result, memory, copies, row,
                     last - row if last - row < inference.block_rows else inference.block_rows)
         row = row + inference.block_rows
 
 
+cdef Py_ssize_t _skipping_stage(const Inference* inference, const floating* unused) noexcept nogil:
+    """The first product, if many of the data are 0 and still are when they reach it, and its weights are finite."""
+    cdef const Stage* stage = inference.stages
+    cdef Py_ssize_t place = 0, depth
+    cdef bint has_zeros
+    while place < inference.count and (stage.code == COPY or stage.code == RESCALE and stage.bias == 0):
+        place = place + 1
+        stage = inference.stages + place
+    if place == inference.count or stage.code != PRODUCT or stage.inputs == 0:
+        return -1
+    depth = stage.inputs
+    if inference.held == FLOATS:
+        has_zeros = _has_zeros(<const float*>inference.x, depth, 1, inference.rows, depth)
+    elif inference.held == DOUBLES:
+        has_zeros = _has_zeros(<const double*>inference.x, depth, 1, inference.rows, depth)
+    else:
+        has_zeros = inference.held == UINT8S and _has_zeros(
+            <const uint8_t*>inference.x, depth, 1, inference.rows, depth)
+    return place if has_zeros and _chunk_is_finite(
+        <const floating*><uintptr_t>stage.weights, 0, depth * stage.outputs) else -1
+
+
 cdef void _infer(
-    Inference* inference, const given* x, floating* y, floating* memory, int num_threads
+    Inference* inference, floating* y, floating* memory, int num_threads
 ) noexcept nogil:
     """All rows through all stages."""
-    cdef const Stage* first = inference.stages
     cdef floating* copies = memory + (num_threads + 1) * 2 * inference.buffer_size
     inference.by_columns = _has_few_rows(inference, memory)
-    inference.skips_zeros = (
-        not inference.by_columns and first.code == PRODUCT
-        and first.inputs > 0 and _has_zeros(x, first.inputs, 1, inference.rows, first.inputs)
-        and _chunk_is_finite(<const floating*><uintptr_t>first.weights, 0, first.inputs * first.outputs))
+    inference.skipping = -1 if inference.by_columns else _skipping_stage(inference, memory)
     if nnfast_assemble(&inference.team, num_threads) == 1:
-        _infer_share(inference, x, y, memory, copies, 0, 1)
+        _infer_share(inference, y, memory, copies, 0, 1)
         return
     with parallel(num_threads=num_threads):
-        _infer_share(inference, x, y, memory, copies, nnfast_thread_number(), nnfast_team_size())
+        _infer_share(inference, y, memory, copies, nnfast_thread_number(), nnfast_team_size())
         nnfast_leave(&inference.team)
     nnfast_disband(&inference.team)
 
@@ -431,12 +467,14 @@ cdef bint _overlap(const void* a, Py_ssize_t a_bytes, const void* b, Py_ssize_t 
 def infer(
     Chain chain not None,
     Scratch scratch not None,   # 2 buffers a thread, and 2 more; then, from FEW_ROWS_OF_NARROW rows on, the copies
-    const given[:, ::1] x,      # in   (B, I)   B > 0; where I is 0, one column that is not read
+    x,                          # in   (B, I)   B > 0; where I is 0, one column that is not read. Whole numbers: only
+                                #               where the first stage copies
     floating[:, ::1] y,         # out  (B, O)   O > 0
     Py_ssize_t rows,            # B
     int num_threads,
 ):
     """y = what the last stage gives. Returns False, and does nothing, if the shapes are others or x and y overlap."""
+    cdef Data data = Data(x)
     cdef Inference inference
     cdef floating* memory
     cdef const Stage* first = chain.stages
@@ -444,7 +482,7 @@ def infer(
     cdef Py_ssize_t room = (scratch.memory.shape[0] - 64) // <Py_ssize_t>sizeof(y[0, 0])
     _check_threads(num_threads)
     _must(chain.itemsize == sizeof(y[0, 0]), "y is not of the dtype of the stages")
-    if x.shape[0] != rows or x.shape[1] != (first.inputs if first.inputs else 1):
+    if data.rows != rows or data.columns != (first.inputs if first.inputs else 1):
         return False
     if y.shape[0] != rows or y.shape[1] != last.outputs:
         return False
@@ -452,17 +490,18 @@ def infer(
         return True
     room = room - chain.copies if rows >= FEW_ROWS_OF_NARROW else room
     _must(room // (2 * (<Py_ssize_t>num_threads + 1)) >= chain.buffer_size, "scratch is too small")
-    _check_alignment(<uintptr_t>&x[0, 0], sizeof(x[0, 0]))
+    _must(data.held <= DOUBLES or first.code == COPY, "x holds whole numbers, which the first stage does not convert")
     _check_alignment(<uintptr_t>&y[0, 0], sizeof(y[0, 0]))
     memory = _aligned(<floating*>&scratch.memory[0])
-    if _overlap(&x[0, 0], x.shape[0] * x.shape[1] * <Py_ssize_t>sizeof(x[0, 0]),
+    if _overlap(data.x, data.rows * data.columns * data.itemsize,
                 &y[0, 0], y.shape[0] * y.shape[1] * <Py_ssize_t>sizeof(y[0, 0])):
         return False
-    inference.stages, inference.count, inference.rows = first, chain.count, x.shape[0]
+    inference.stages, inference.count, inference.rows = first, chain.count, data.rows
+    inference.x, inference.held = data.x, data.held
     inference.block_rows, inference.buffer_size = chain.block_rows, chain.buffer_size
     if num_threads == 1 and rows * chain.work <= SHORT_WORK:
-        _infer(&inference, &x[0, 0], &y[0, 0], memory, 1)
+        _infer(&inference, &y[0, 0], memory, 1)
     else:
         with nogil:
-            _infer(&inference, &x[0, 0], &y[0, 0], memory, num_threads)
+            _infer(&inference, &y[0, 0], memory, num_threads)
     return True

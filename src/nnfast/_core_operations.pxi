@@ -61,6 +61,16 @@ cdef void _gelu_backward(const floating* x, floating* gradient, Py_ssize_t n) no
         first = first + length
 
 
+cdef void _rescale(floating* y, const floating* scale, const floating* offset, Py_ssize_t n) noexcept nogil:
+    """y = y * scale + offset, rounded after each of the two, as who scales the data beforehand rounds: so two loops."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        y[i] = y[i] * scale[i]
+    if offset != NULL:
+        for i in range(n):
+            y[i] = y[i] + offset[i]
+
+
 # The losses of one row, and the gradient of their sum over the batch divided by batch_weight.
 
 cdef inline double _counted(double probability, double least) noexcept nogil:
@@ -346,6 +356,10 @@ cdef void _operate_on_rows(
         _softmax_loss_rows(training, operation, batch, first, last, x, y)
     elif code == COPY:
         memmove(y, x, n * sizeof(y[0]))
+    elif code == RESCALE:
+        for row in range(rows):
+            _rescale(y + row * operation.y_row, arena + operation.weights,
+                     <const floating*>NULL if operation.bias < 0 else arena + operation.bias, operation.outputs)
     else:
         for row in range(rows):
             _operate_on_row(training, operation, batch, first + row, x + row * operation.x_row,

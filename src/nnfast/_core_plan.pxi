@@ -12,6 +12,7 @@ cdef enum Code:
     GELU                # y = gelu(x)
     COPY                # y = x
     DROPOUT             # y = x where kept, else 0
+    RESCALE             # y in place, times weights, plus bias (none where that is -1)
     SOFTMAX_LOSS        # y = gradient of the mean cross-entropy of softmax(x); smoothing of the labels
     SIGMOID_LOSS        # y = gradient of the mean cross-entropy of sigmoid(x)
     IDENTITY_LOSS       # y = gradient of the mean squared error of x
@@ -37,9 +38,9 @@ cdef enum Code:
     NORMALIZE           # y in place, by running statistics
 
 _CODES = (
-    "GATHER", "PRODUCT", "RELU", "LEAKY_RELU", "SIGMOID", "TANH", "GELU", "COPY", "DROPOUT", "SOFTMAX_LOSS",
-    "SIGMOID_LOSS", "IDENTITY_LOSS", "ABSOLUTE_LOSS", "HUBER_LOSS", "QUANTILE_LOSS", "POISSON_LOSS", "RELU_BACKWARD",
-    "LEAKY_RELU_BACKWARD", "SIGMOID_BACKWARD", "TANH_BACKWARD", "GELU_BACKWARD", "DROPOUT_BACKWARD",
+    "GATHER", "PRODUCT", "RELU", "LEAKY_RELU", "SIGMOID", "TANH", "GELU", "COPY", "DROPOUT", "RESCALE",
+    "SOFTMAX_LOSS", "SIGMOID_LOSS", "IDENTITY_LOSS", "ABSOLUTE_LOSS", "HUBER_LOSS", "QUANTILE_LOSS", "POISSON_LOSS",
+    "RELU_BACKWARD", "LEAKY_RELU_BACKWARD", "SIGMOID_BACKWARD", "TANH_BACKWARD", "GELU_BACKWARD", "DROPOUT_BACKWARD",
     "BATCH_NORMALIZATION", "BATCH_NORMALIZATION_BACKWARD", "UPDATE", "PACK", "SCALE", "NORMALIZE",
 )
 OPERATION_CODES = {name: code for code, name in enumerate(_CODES)}
@@ -50,7 +51,7 @@ cdef struct Operation:
     # Offsets into the arena, in elements
     int64_t x, x_row            # and elements from one row to the next; -1 where x is the data itself
     int64_t y, y_row
-    int64_t weights, bias       # of batch normalisation: gamma and beta
+    int64_t weights, bias       # of batch normalisation: gamma and beta; of rescaling: scale and offset
     int64_t transposed          # weights for the gradient with respect to x, -1 where nobody needs it
     int64_t state, bias_state   # the optimiser's; a second one follows each, like weights and bias in size
     int64_t normalized          # xn of batch normalisation
@@ -98,7 +99,8 @@ cdef struct Training:
     const Operation* operations
     Py_ssize_t count
     const void* x               # data, contiguous rows
-    bint converts               # they are of the other dtype
+    int held                    # what they are
+    bint converts               # not of the arena's dtype
     Py_ssize_t inputs, row_bytes
     bint fetches_ahead          # rows of the next batch, during an update
     const int64_t* order        # rows of the data, batch after batch, epoch after epoch; NULL: as they come

@@ -104,6 +104,10 @@ cdef int _check_operation(
     if has_state:
         _must(_fits(operation.state, states, inputs * padded, inputs * padded, size), "states lie outside of the arena")
         _must(_fits(operation.bias_state, states, padded, padded, size), "states of the bias lie outside of the arena")
+    if code == RESCALE:
+        _must(_fits(operation.weights, 1, outputs, outputs, size)
+              and (operation.bias < 0 or _fits(operation.bias, 1, outputs, outputs, size)),
+              "scale or offset lies outside of the arena")
     if code == DROPOUT or code == DROPOUT_BACKWARD:
         if operation.mask < 0:
             _must(0 <= operation.number < training.dropouts, "a dropout has no key")

@@ -151,7 +151,7 @@ cdef void _train_share(Training* training, floating* arena) noexcept nogil:
 
 
 def train(
-    const given[:, ::1] x,          # in   (N, I)
+    x,                              # in   (N, I)   whatever `Data` takes
     const Operation[::1] operations,
     Arrays arrays not None,         # that they name
     floating[::1] arena,            # in and out: weights and states, then scratch
@@ -183,6 +183,7 @@ def train(
     int num_threads,
 ):
     """Steps of some epochs, from where the progress is, until they or the time are over or a value is not finite."""
+    cdef Data data = Data(x)
     cdef Training training
     cdef Room room
     cdef bint is_outside = False
@@ -192,7 +193,7 @@ def train(
     cdef Progress own_progress
     cdef Py_ssize_t place
     _check_room("arena", arena.shape[0], 1)
-    _check_room("x", x.shape[0], 1)
+    _check_room("x", data.rows, 1)
     _check_length("optimizer", optimizer.shape[0], 1)
     _check_length("progress", progress.shape[0], 1)
     own_optimizer, own_progress = optimizer[0], progress[0]
@@ -207,8 +208,8 @@ def train(
     memset(&training, 0, sizeof(training))
     training.is_outside = &is_outside
     training.count = operations.shape[0]
-    training.x, training.inputs, training.rows = &x[0, 0] if x.shape[1] else NULL, x.shape[1], x.shape[0]
-    training.converts = sizeof(x[0, 0]) != sizeof(arena[0])
+    training.x, training.inputs, training.rows = data.x, data.columns, data.rows
+    training.held, training.converts = data.held, data.held != _held_by(&arena[0])
     training.labels = &labels[0] if labels.shape[0] else NULL
     training.targets = &targets[0, 0] if targets.shape[0] and targets.shape[1] else NULL
     training.keys = &keys[0, 0] if keys.shape[0] and keys.shape[1] else NULL
@@ -216,8 +217,8 @@ def train(
     training.masks = &masks[0, 0, 0] if masks.shape[0] and masks.shape[1] and masks.shape[2] else NULL
     training.mask_row, training.most_steps = masks.shape[2], most_steps
     training.order = &order[0, 0] if order.shape[0] and order.shape[1] else NULL
-    training.row_bytes = x.shape[1] * <Py_ssize_t>sizeof(x[0, 0])
-    training.fetches_ahead = order.shape[1] > 0 and x.shape[0] * training.row_bytes > FETCHED_FROM
+    training.row_bytes = data.columns * data.itemsize
+    training.fetches_ahead = order.shape[1] > 0 and data.rows * training.row_bytes > FETCHED_FROM
     training.epochs, training.optimizer = order.shape[0], &own_optimizer
     training.losses = &losses[0] if losses.shape[0] else NULL
     training.correct = &correct[0] if correct.shape[0] else NULL
@@ -231,12 +232,11 @@ def train(
     training.progress = &own_progress
     training.batch_size = batch_size
     if batch_size > 0:
-        training.steps = (x.shape[0] - 1) // batch_size + 1
+        training.steps = (data.rows - 1) // batch_size + 1
     training.block_rows, training.group = block_rows, group
     training.scratch, training.scratch_size = scratch, scratch_size
-    training.checks_data = checks_data
+    training.checks_data = checks_data and data.held <= DOUBLES
     training.deadline = nnfast_clock() + <int64_t>(1e9 * min(max(seconds, 0.), 1e6))
-    _check_alignment(<uintptr_t>training.x, sizeof(x[0, 0]))
     _check_alignment(<uintptr_t>&arena[0] | <uintptr_t>training.targets | <uintptr_t>training.finished,
                      sizeof(arena[0]))
     _check_alignment(<uintptr_t>training.order | <uintptr_t>training.labels | <uintptr_t>training.keys

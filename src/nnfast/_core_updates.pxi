@@ -26,17 +26,13 @@ cdef void _gather(
     floating* y, Py_ssize_t y_row,
 ) noexcept nogil:
     """y (rows, columns) = some columns of rows of the data, in their order from the first."""
-    cdef Py_ssize_t row, j, start
+    cdef Py_ssize_t row, start
     for row in range(rows):
         start = _data_row(training, first + row) * training.inputs + first_column
-        if not training.converts:
-            _copy_row(<const floating*>training.x + start, y + row * y_row, columns)
-        elif floating is float:
-            for j in range(columns):
-                y[row * y_row + j] = <float>(<const double*>training.x)[start + j]
+        if training.converts:
+            _convert(training.x, training.held, start, y + row * y_row, columns)
         else:
-            for j in range(columns):
-                y[row * y_row + j] = (<const float*>training.x)[start + j]
+            _copy_row(<const floating*>training.x + start, y + row * y_row, columns)
 
 
 cdef void _update(

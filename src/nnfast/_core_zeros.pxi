@@ -38,7 +38,7 @@ _fill_octets()
 
 
 cdef bint _has_zeros(
-    const given* a, Py_ssize_t a_row, Py_ssize_t a_column, Py_ssize_t rows, Py_ssize_t depth,
+    const sampled* a, Py_ssize_t a_row, Py_ssize_t a_column, Py_ssize_t rows, Py_ssize_t depth,
 ) noexcept nogil:
     """Whether all rows of a tile are 0 at enough of the samples, which are spread over a."""
     cdef Py_ssize_t sample = 0, row, k, i, used = 0

@@ -106,7 +106,7 @@ def fit_stochastic(
         _fit.fit(
             network, x, targets, epochs=1 if incremental else estimator.max_iter, batch_size=batch_size,
             optimizer=estimator._optimizer, validation_data=None, shuffle=estimator.shuffle, sample_weight=weights,
-            class_weight=None, schedule=None, clip_value=None, clip_norm=None, early_stopping=None, metrics=None,
+            class_weight=None, block_rows=None, steps_per_epoch=None, schedule=None, clip_value=None, clip_norm=None, early_stopping=None, metrics=None,
             time_budget=estimator.time_budget, checkpoint=None, resume=None, callbacks=[epochs.is_over], step_callbacks=(), verbose=0, progress=False,
             num_threads=estimator.num_threads, manner=manner)
     except KeyboardInterrupt:

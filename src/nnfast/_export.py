@@ -8,7 +8,7 @@ import numpy as np
 from nnfast import _inference, _validation, functions
 from nnfast._numerical_gradient import float64_copy
 from nnfast.activations import Identity
-from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
 from nnfast.losses import (
     AbsoluteError,
     HuberLoss,
@@ -88,7 +88,7 @@ class Exported:
 
 def exported(network: "Network", probabilities: bool) -> Exported:
     """The network, checked. With probabilities, its output function (softmax, sigmoid, exp) is one of the operations."""
-    kinds = (Affine, BatchNormalization, Dropout, Identity, *_ACTIVATIONS)
+    kinds = (Affine, BatchNormalization, Dropout, Identity, Rescale, *_ACTIVATIONS)
     inputs = _validation.exportable(network, kinds, _inference.fits(network), tuple(OUTPUTS) if probabilities else None)
     operations: list[Operation] = []
     for layer in network.layers.values():
@@ -124,6 +124,12 @@ def _operations(layer: Any, width: int, dtype: np.dtype) -> list[Operation]:
         scale = np.asarray(layer.gamma, np.float64) / np.sqrt(variance + layer.EPSILON)
         shift = np.asarray(layer.beta, np.float64) - mean * scale
         return [Operation("scale_shift", width, {"scale": _plain(scale, dtype), "shift": _plain(shift, dtype)})]
+    if isinstance(layer, Rescale):
+        if not np.ndim(layer.scale) and not np.any(layer.offset):
+            return [Operation("scale", width, {}, layer.scale)]
+        factors, summands = layer.operands(width, dtype)
+        summands = np.zeros_like(factors) if summands is None else summands
+        return [Operation("scale_shift", width, {"scale": _plain(factors, dtype), "shift": _plain(summands, dtype)})]
     if isinstance(layer, Dropout):
         return [Operation("scale", width, {}, 1.0 - layer.dropout_ratio)]
     return [Operation(_ACTIVATIONS[type(layer)], width, {}, getattr(layer, "slope", 0.0))]

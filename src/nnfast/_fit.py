@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _fit_validation, _forks, _plan, _threads, _validation
+from nnfast import (
+    _fit_validation,
+    _forks,
+    _inference,
+    _plan,
+    _source_validation,
+    _sources,
+    _streams,
+    _threads,
+    _validation,
+)
 from nnfast._monitor import Best
 from nnfast.checkpoint import Checkpoint
 from nnfast.early_stopping import EarlyStopping
@@ -59,20 +69,22 @@ class _Job:
     clip_norm: float | None
     time_budget: float
     step_callbacks: list[Callable[[Step], bool | None]]
-    manner: _plan.Manner | None
+    manner: _plan.Manner | None = None
+    stream: _streams.Stream | None = None   # x, t and weights are empty then
     is_watched: bool = False    # whether somebody looks at the network after each epoch
     bar: Any = None
     deadline: float = math.inf
     stops: bool = False     # a step's callback said so
     history: History = field(default_factory=History)
     trained_rows: int = 0       # in all epochs of this fit
+    is_whole: bool = True   # whether the last epoch went over all rows
     begun: _plan.Begun = _plan.NOT_BEGUN    # of the next epoch, where one was resumed
     saver: "Saver | None" = None
 
     @property
     def steps(self) -> int:
-        """Of an epoch."""
-        return -(-len(self.x) // self.batch_size)
+        """Of an epoch; 0 if nobody knows."""
+        return -(-len(self.x) // self.batch_size) if self.stream is None else self.stream.steps
 
     def begin(self) -> _plan.Begun:
         """Begin the next epoch, and tell how far it has come already."""
@@ -81,21 +93,21 @@ class _Job:
             self.saver.begin(begun)
         return begun
 
-    def rates(self, done: int, epochs: int) -> np.ndarray | None:
-        """What the learning rate is multiplied by, in each step of some epochs after those that are done."""
+    def rates(self, done: int, steps: int) -> np.ndarray | None:
+        """What the learning rate is multiplied by, in each of some steps after those that are done."""
         if self.schedule is None:
             return None
-        # Rounded alike, however many epochs are trained at a time.
-        positions = np.arange(done * self.steps, (done + epochs) * self.steps) / self.steps
+        # Rounded alike, however many steps are trained at a time.
+        positions = np.arange(done, done + steps) / self.steps
         return _fit_validation.factors("schedule", self.schedule(positions, self.epochs), len(positions))
 
-    def watch(self, epoch: int) -> Callable[[int, float], bool] | None:
-        """What hears of each step of an epoch, by its number in it and its loss, and says whether to stop."""
+    def watch(self, epoch: int, done: int) -> Callable[[int, float], bool] | None:
+        """What hears of each step, by its number after those that are done and its loss, and says whether to stop."""
         if not self.step_callbacks:
             return None
 
         def hear(number: int, loss: float) -> bool:
-            step = Step((epoch - 1) * self.steps + number, epoch, loss, self.network)
+            step = Step(done + number, epoch, loss, self.network)
             self.stops = True in [callback(step) for callback in self.step_callbacks]
             return self.stops
 
@@ -104,16 +116,18 @@ class _Job:
 
 def fit(
     network: "Network",
-    x: ArrayLike,
-    t: ArrayLike,
+    x: Any,
+    t: Any,
     *,
     epochs: int,
     batch_size: int,
     optimizer: Optimizer | Any,
     validation_data: tuple[ArrayLike, ArrayLike] | None,
     shuffle: bool,
-    sample_weight: ArrayLike | None,
+    sample_weight: Any,
     class_weight: Mapping[int, float] | str | None,
+    block_rows: int | None,
+    steps_per_epoch: int | None,
     schedule: Any,
     clip_value: float | None,
     clip_norm: float | None,
@@ -140,18 +154,27 @@ def fit(
     is_planned = obstacle is None
     if manner is not None and obstacle is not None:
         raise RuntimeError(f"this cannot be trained in compiled code: {obstacle}")
-    rows, targets = training_data(network, x, t, "x", "t", is_checked_later=is_planned)
-    weights = _weights(network, targets, sample_weight, class_weight)
+    source = _sources.source(x, t, sample_weight, network.inputs)
+    if source is None:
+        _source_validation.not_streamed(block_rows, steps_per_epoch)
+        stream, (rows, targets) = None, training_data(network, x, t, "x", "t", is_checked_later=is_planned)
+        weights, batch_size = _weights(network, targets, sample_weight, class_weight), min(batch_size, rows.shape[0])
+    else:
+        rows = targets = weights = _plan.NO_WEIGHTS
+        stream = _streams.Stream(network, source, batch_size, block_rows, steps_per_epoch, bool(shuffle), class_weight)
+        batch_size = stream.batch_size
+        _source_validation.read_once(source, epochs)
+        _source_validation.knows_its_steps(schedule, stream.steps)
     if validation_data is not None:
         validation_data = _validation.pair("validation_data", validation_data)
-        training_data(network, *validation_data, "validation_data[0]", "validation_data[1]")
+        training_data(network, *validation_data, "validation_data[0]", "validation_data[1]", keeps_rows=False)
     metrics = _fit_validation.metrics(metrics, Epoch, validation_data is not None)
     job = _Job(
-        network, rows, targets, weights, epochs, min(batch_size, rows.shape[0]), optimizer, bool(shuffle),
+        network, rows, targets, weights, epochs, batch_size, optimizer, bool(shuffle),
         None if schedule is None else _own(_fit_validation.schedule("schedule", schedule, optimizer)),
         *_fit_validation.limits(clip_value, clip_norm),
         math.inf if time_budget is None else _validation.above_zero("time_budget", time_budget),
-        _validation.callables("step_callbacks", step_callbacks), manner,
+        _validation.callables("step_callbacks", step_callbacks), manner, stream,
         history=History(metrics={name: [] for name in metrics}))
     stopping = None if early_stopping is None else _Stopping(_fit_validation.early_stopping(early_stopping), network)
     for watcher in (stopping, *_with_those_after(job.schedule)):
@@ -191,20 +214,22 @@ def fit(
 
 
 def training_data(
-    network: "Network", x: ArrayLike, t: ArrayLike, x_name: str, t_name: str, *, is_checked_later: bool = False
+    network: "Network", x: ArrayLike, t: ArrayLike, x_name: str, t_name: str, *, is_checked_later: bool = False,
+    keeps_rows: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the network's dtype, finite, and targets as `Network.training_step` takes them.
 
-    A plan checks later, when it has a row in the cache, whether it is finite.
+    A plan checks later, when it has a row in the cache, whether it is finite. Rows that are not kept are not converted
+    as a whole.
     """
-    if network.inputs is None:
-        rows = _validation.rows(x_name, x, network.dtype, None, "")
-    else:
-        first = type(next(iter(network.layers.values()))).__name__
-        rows = _validation.rows(x_name, x, network.dtype, network.inputs, f"layer 1 ({first})")
+    first = type(next(iter(network.layers.values()))).__name__
+    rows = _validation.row_shaped(x_name, _validation.numbers(x_name, x), network.inputs, f"layer 1 ({first})")
     _validation.not_empty(x_name, rows)
+    if keeps_rows:
+        rows = network._data(x_name, rows, network.dtype)
     if not is_checked_later:
-        _validation.all_finite(x_name, rows)
+        for part in _inference.row_slices(rows, are_all=keeps_rows):
+            _validation.all_finite(x_name, network._data(x_name, rows[part], network.dtype), part.start)
     if not hasattr(network.last_layer, "prepare"):
         targets = np.asarray(t)
         _validation.same_length(targets, rows.shape[0], t_name, x_name)
@@ -238,7 +263,7 @@ def _weights(
     weights = np.ones(len(targets)) if sample_weight is None else \
         _fit_validation.sample_weight(sample_weight, len(targets))
     if class_weight is not None:
-        labels, classes = _fit_validation.classes(targets, network)
+        labels, classes = _fit_validation.classes(targets, network, network.outputs)
         counts = np.bincount(labels, minlength=classes)
         weights = weights * _fit_validation.class_weight(class_weight, counts)[labels]
     return _fit_validation.some_weight(weights)
@@ -278,7 +303,8 @@ def _train(
     history = job.history
     is_over = stopping is not None and stopping.has_waited()    # it may have, in what was resumed
     job.deadline = time.perf_counter() + job.time_budget
-    epochs = (_planned if is_planned else _layer_by_layer)(job, len(history.loss)) if not is_over else ()
+    train = _streamed if job.stream is not None else _planned if is_planned else _layer_by_layer
+    epochs = train(job, len(history.loss), is_planned) if not is_over else ()
     for number, (loss, accuracy, seconds, rows) in enumerate(epochs, len(history.loss) + 1):
         evaluated = _evaluated(job.network, validation_data, metrics)
         epoch = Epoch(number, job.epochs, loss, accuracy, *evaluated[:2], seconds, rows / seconds, job.network, evaluated[2])
@@ -290,7 +316,7 @@ def _train(
         answers = [callback(epoch) for callback in callbacks]   # all are called, also after one asks to stop
         is_over = (stopping is not None and stopping.is_over(epoch)) or True in answers or job.stops
         job.trained_rows += rows
-        if job.saver is not None and rows == len(job.x):    # it was kept as it stopped, otherwise
+        if job.saver is not None and job.is_whole:  # it was kept as it stopped, otherwise
             job.saver.after(number)
         if is_over:
             break
@@ -311,7 +337,7 @@ _MOST_ROWS = 1 << 20
 """In the orders of epochs that are trained together: 8 MB."""
 
 
-def _planned(job: _Job, first: int) -> _Results:
+def _planned(job: _Job, first: int, is_planned: bool) -> _Results:
     """Train in compiled code, after the first epochs: one at a time where somebody looks at the network after each."""
     network, optimizer = job.network, job.optimizer
     optimizer.states(network.params)    # refuses what does not fit
@@ -321,11 +347,13 @@ def _planned(job: _Job, first: int) -> _Results:
         begun = job.begin()
         started = time.perf_counter() - begun.seconds
         trained = plan.train(
-            job.x, job.t, together, job.shuffle, done + 1, job.bar.update, rates=job.rates(done, together),
-            deadline=job.deadline, watch=job.watch(done + 1), begun=begun, saver=job.saver)
+            job.x, job.t, together, job.shuffle, done + 1, job.bar.update,
+            rates=job.rates(done * job.steps, together * job.steps), deadline=job.deadline,
+            watch=job.watch(done + 1, done * job.steps), begun=begun, saver=job.saver)
         seconds = (time.perf_counter() - started) / len(trained)
-        for loss, correct, rows in trained:
-            yield loss, correct / rows if network.last_layer.is_classifier else None, seconds, rows
+        for loss, weight, correct, rows in trained:
+            job.is_whole = rows == len(job.x)
+            yield loss / (weight or 1), correct / rows if network.last_layer.is_classifier else None, seconds, rows
         done += together
         if not job.is_watched:
             most = min(job.epochs - done, max(1, _MOST_ROWS // job.x.shape[0]))
@@ -334,52 +362,74 @@ def _planned(job: _Job, first: int) -> _Results:
             together = max(1, min(most, int(_EPOCHS_SECONDS / seconds)))
 
 
-def _layer_by_layer(job: _Job, first: int) -> _Results:
+def _layer_by_layer(job: _Job, first: int, is_planned: bool) -> _Results:
     for number in range(first + 1, job.epochs + 1):
         begun = job.begin()
         started = time.perf_counter() - begun.seconds
-        loss, accuracy, rows = _epoch(job, number, begun)
-        yield loss, accuracy, time.perf_counter() - started, rows
+        done = (number - 1) * job.steps
+        with _undone_if_stopped(job):
+            loss, weight, correct, rows = _steps(
+                job, job.x, job.t, job.weights, number, 0, job.rates(done, job.steps), job.watch(number, done), begun)
+            _validation.weights_are_finite(job.network.params, number, job.optimizer, job.x, job.t)
+        job.is_whole = rows == len(job.x)
+        yield loss / (weight or 1), None if correct is None else correct / rows, time.perf_counter() - started, rows
         if time.perf_counter() > job.deadline:
             return
 
 
-def _epoch(job: _Job, number: int, begun: _plan.Begun) -> tuple[float, float | None, int]:
-    """One pass over the data: mean loss, accuracy, and rows. Stopped by an exception, everything is as before the epoch."""
-    network, optimizer, x, t = job.network, job.optimizer, job.x, job.t
+def _streamed(job: _Job, first: int, is_planned: bool) -> _Results:
+    """Train on what is read, part by part: a part is to the plan an epoch of its own. Kept at the ends of epochs only."""
+    network, optimizer = job.network, job.optimizer
+    stream: Any = job.stream    # there is one
+    plan = None
+    if is_planned:
+        optimizer.states(network.params)    # refuses what does not fit
+        plan = _plan.Plan(
+            network, optimizer, job.batch_size, _plan.NO_WEIGHTS, job.clip_value, job.clip_norm, job.manner)
+    has_accuracy = getattr(network.last_layer, "is_classifier", False)
+    done = first * job.steps
+    for number in range(first + 1, job.epochs + 1):
+        job.begin()
+        started = time.perf_counter()
+        totals = np.zeros(4)    # loss, weight, correct, rows
+        steps = 0
+        with _undone_if_stopped(job), stream.epoch(number) as parts:
+            for part in parts:
+                rates = job.rates((number - 1) * job.steps + part.first_step, part.steps(job.batch_size))
+                watch = job.watch(number, done + part.first_step)
+                found: tuple[float, float, int | None, int]
+                if plan is not None:
+                    found = plan.train_part(
+                        part, job.shuffle, number, job.bar.update, rates=rates, deadline=job.deadline, watch=watch)
+                else:
+                    if part.checks_data:
+                        part.refuse_odd()
+                    found = _steps(job, part.x, part.t, part.weights, number, part.first_step, rates, watch)
+                    _validation.weights_are_finite(network.params, number, optimizer, part.x, part.t)
+                has_accuracy = has_accuracy and found[2] is not None
+                totals += [found[0], found[1], found[2] or 0, found[3]]
+                steps = part.first_step + -(-found[3] // job.batch_size)
+                job.is_whole = not (job.stops or time.perf_counter() > job.deadline)
+                if not job.is_whole:
+                    break
+            else:
+                _fit_validation.some_weight(totals[1:2])
+        done += steps
+        loss, weight, correct, rows = totals.tolist()
+        yield loss / (weight or 1), correct / rows if has_accuracy else None, time.perf_counter() - started, int(rows)
+        if time.perf_counter() > job.deadline:
+            return
+
+
+@contextlib.contextmanager
+def _undone_if_stopped(job: _Job) -> Iterator[None]:
+    """Stopped by an exception, everything is as before."""
+    network, optimizer = job.network, job.optimizer
     before = [array.copy() for array in network.state()]
     generator_before = network.generator.bit_generator.state
     optimizer_before = optimizer.snapshot() if isinstance(optimizer, Optimizer) else None
-    total, weight, rows, correct = begun.loss, 0.0, 0, begun.correct
-    rates, watch = job.rates(number - 1, 1), job.watch(number)
     try:
-        params = network.params
-        # Rows are gathered into the same memory every step: fresh memory costs more than copying them.
-        memory = np.empty((job.batch_size, x.shape[1]), x.dtype)
-        for step, batch in enumerate(_batches(job), 1):
-            batch_rows = min(job.batch_size, x.shape[0] - rows)
-            weights = {"sample_weight": job.weights[batch]} if job.weights.size else {}
-            batch_weight = float(weights["sample_weight"].sum()) if weights else batch_rows
-            weight += batch_weight
-            rows += batch_rows
-            if step <= begun.step:      # all that it drew is drawn after the order
-                network.generator.bit_generator.state = begun.generator
-                continue
-            x_batch = x[batch] if isinstance(batch, slice) else _gathered(x, batch, memory)
-            loss, right, gradients = network.training_step(x_batch, t[batch], **weights)
-            _validation.loss_is_finite(loss, number, step, optimizer, x, t)
-            with _multiplied_lr(optimizer, None if rates is None else rates[step - 1]):
-                optimizer.update(params, _clipped(gradients, job.clip_value, job.clip_norm))
-            total += loss * batch_weight
-            correct = None if right is None or correct is None else correct + right
-            job.bar.update(1)
-            is_over = (watch is not None and watch(step, loss)) or time.perf_counter() > job.deadline
-            if job.saver is not None and step < job.steps and (is_over or time.perf_counter() >= job.saver.due):
-                _validation.weights_are_finite(params, number, optimizer, x, t)
-                job.saver.within(step, total, correct)
-            if is_over:
-                break
-        _validation.weights_are_finite(params, number, optimizer, x, t)
+        yield
     except BaseException:
         for array, old in zip(network.state(), before, strict=True):
             array[...] = old
@@ -387,12 +437,47 @@ def _epoch(job: _Job, number: int, begun: _plan.Begun) -> tuple[float, float | N
         if optimizer_before is not None:
             optimizer.restore(optimizer_before)
         raise
-    return total / (weight or 1), None if correct is None else correct / rows, rows
 
 
-def _batches(job: _Job) -> Iterator[Any]:
+def _steps(
+    job: _Job, x: np.ndarray, t: np.ndarray, weights: np.ndarray, number: int, done: int, rates: np.ndarray | None,
+    watch: Callable[[int, float], bool] | None, begun: _plan.Begun = _plan.NOT_BEGUN,
+) -> tuple[float, float, int | None, int]:
+    """One pass over data, after some steps of the epoch that are done: loss, weight, rows classified right, rows."""
+    network, optimizer = job.network, job.optimizer
+    total, weight, rows, correct = begun.loss, 0.0, 0, begun.correct
+    params = network.params
+    # Rows are gathered into the same memory every step: fresh memory costs more than copying them.
+    memory = np.empty((job.batch_size, x.shape[1]), x.dtype)
+    for step, batch in enumerate(_batches(job, x.shape[0]), 1):
+        batch_rows = min(job.batch_size, x.shape[0] - rows)
+        of_rows = {"sample_weight": weights[batch]} if weights.size else {}
+        batch_weight = float(of_rows["sample_weight"].sum()) if of_rows else batch_rows
+        weight += batch_weight
+        rows += batch_rows
+        if step <= begun.step:      # all that it drew is drawn after the order
+            network.generator.bit_generator.state = begun.generator
+            continue
+        x_batch = x[batch] if isinstance(batch, slice) else _gathered(x, batch, memory)
+        loss, right, gradients = network.training_step(x_batch, t[batch], **of_rows)
+        _validation.loss_is_finite(loss, number, done + step, optimizer, x, t)
+        with _multiplied_lr(optimizer, None if rates is None else rates[step - 1]):
+            optimizer.update(params, _clipped(gradients, job.clip_value, job.clip_norm))
+        total += loss * batch_weight
+        correct = None if right is None or correct is None else correct + right
+        job.bar.update(1)
+        is_over = (watch is not None and watch(step, loss)) or time.perf_counter() > job.deadline
+        if job.saver is not None and job.stream is None and step < job.steps and (
+                is_over or time.perf_counter() >= job.saver.due):
+            _validation.weights_are_finite(params, number, optimizer, x, t)
+            job.saver.within(step, total, correct)
+        if is_over:
+            break
+    return total, weight, correct, rows
+
+
+def _batches(job: _Job, rows: int) -> Iterator[Any]:
     """Which rows each step takes: indices, or slices where they are consecutive."""
-    rows = job.x.shape[0]
     _forks.draws(job.network)
     order = job.network.generator.permutation(rows) if job.shuffle else None
     for first in range(0, rows, job.batch_size):
@@ -464,11 +549,12 @@ class _NoBar:
 
 
 def _progress_bar(progress: bool, total: int, done: int) -> Any:
+    """Of steps; total: 0 if nobody knows."""
     if progress:
         with contextlib.suppress(ImportError):
             from tqdm.auto import tqdm
 
-            return tqdm(total=total, initial=done, unit="step", leave=False)
+            return tqdm(total=total or None, initial=done, unit="step", leave=False)
     return _NoBar()
 
 

@@ -129,6 +129,12 @@ def weighs_rows(network: Any) -> None:
         raise TypeError(f"the training_step of {type(network).__name__} has no argument sample_weight")
 
 
+def counts_classes(class_weight: Any, has_arrays: bool) -> None:
+    if isinstance(class_weight, str) and not has_arrays:
+        raise ValueError(f"class_weight is {class_weight!r}, but how often a class occurs is known of arrays alone, "
+                         "not of x, which gives batches: pass a dict of weights by class")
+
+
 def sample_weight(weights: ArrayLike, rows: int) -> NDArray[np.float64]:
     """(B,) of float64, finite and at least 0."""
     array = _validation.floats("sample_weight", weights, np.dtype(np.float64))
@@ -148,13 +154,13 @@ def some_weight(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.ascontiguousarray(weights)
 
 
-def classes(targets: np.ndarray, network: Any) -> tuple[NDArray[np.int64], int]:
-    """The class of each row, and how many there are."""
+def classes(targets: np.ndarray, network: Any, outputs: int | None) -> tuple[NDArray[np.int64], int]:
+    """The class of each row, and how many there are; outputs: of the network, None if unknown."""
     if isinstance(network.last_layer, FunctionLoss):    # has the targets as they were given
         if targets.dtype.kind in "biu" and targets.ndim == 1 and targets.min() >= 0:
-            return targets.astype(np.int64), int(network.outputs or 0)
+            return targets.astype(np.int64), int(outputs or 0)
     elif targets.dtype == np.int64 and targets.ndim == 1:
-        return targets, int(network.outputs if network.outputs is not None else targets.max() + 1)
+        return targets, int(outputs if outputs is not None else targets.max() + 1)
     if targets.shape[1:] == (1,) and getattr(network.last_layer, "is_classifier", False):
         no_and_yes = getattr(network.last_layer, "_smoothed", np.asarray)(np.array([0, 1], targets.dtype))
         if np.isin(targets, no_and_yes).all():

@@ -32,7 +32,7 @@ class GradientPlan(_plan.PlanBase):
         self._forks = _kernels.forks()
         operations = self._layout.operations
         codes = {code: name for name, code in self._kernels.OPERATION_CODES.items()}
-        self._packed = list(self._layout.constants)
+        self._packed = list(self._layout.loss_parameters)
         self._given: list[_plan.Trained] = []       # of which each pass gives gradients
         given: list[tuple[str, int]] = []           # which field of which operation names the array
         for number, operation in enumerate(operations):

@@ -13,7 +13,7 @@ import numpy as np
 from nnfast import _memory, _threads, _validation
 from nnfast._kernels import kernels
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
-from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
 
 if TYPE_CHECKING:
     from nnfast.network import Network
@@ -28,7 +28,7 @@ _STAGE = np.dtype(
 IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH", Gelu: "GELU"}
 """Names of the operations that are what a layer does."""
 
-LAYERS = (Affine, BatchNormalization, Dropout, Identity, *IN_PLACE)
+LAYERS = (Affine, BatchNormalization, Dropout, Identity, Rescale, *IN_PLACE)
 """Those that compiled code knows."""
 
 _BLOCK_BYTES = 1 << 18
@@ -38,6 +38,9 @@ cache."""
 _FEWEST_BLOCK_ROWS, _MOST_BLOCK_ROWS = 64, 1024
 """Fewer would read the weights too often, and few rows are all in one block (FEW_ROWS_OF_WIDE); more would gain nothing."""
 
+
+_CONVERTED_BYTES = 1 << 22
+"""Of data as float64, which are converted at a time."""
 
 class Chain:
     """The stages of a network whose layers are all nnfast's own and fit together.
@@ -51,6 +54,8 @@ class Chain:
         Columns of x and y.
     multiply_adds : int
         A row.
+    rescales : bool
+        Whether the first layer takes whole numbers as they are.
     """
 
     def __init__(self, network: "Network") -> None:
@@ -58,6 +63,7 @@ class Chain:
         self.is_live = True
         self.inputs = self.outputs = network.inputs or 0
         self.multiply_adds = 0
+        self.rescales = network._rescales
         self._parts = list(parts(network))
         self._kernels = kernels(network.dtype)
         self._arrays: list[np.ndarray] = []     # which the stages name by their place
@@ -91,15 +97,14 @@ class Chain:
         return size
 
     def run(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Fill y (B, outputs) from rows x (B, inputs) of float32 or float64, both contiguous."""
+        """Fill y (B, outputs) from rows x (B, inputs) as `_validation.data` returns them, both contiguous."""
         if y.size == 0:
             return
         if x.size == 0:     # no inputs at all: no row has an address
             x = np.zeros((x.shape[0], 1), self.dtype)
-        infer = self._kernels.infer if x.dtype == self.dtype else self._kernels.infer_converting
         threads = self.threads(x.shape[0])
         scratch = _memory.scratch(self._kernels.Scratch, self.scratch_size(x.shape[0], threads))
-        if not infer(self.stages, scratch, x, y, x.shape[0], threads):  # y lies over x
+        if not self._kernels.infer(self.stages, scratch, x, y, x.shape[0], threads):  # y lies over x
             self.run(x.copy(), y)
 
     def _add(self, layer: Any) -> None:
@@ -119,6 +124,10 @@ class Chain:
             mean, variance = layer.statistics
             self._stage("NORMALIZE", weights=self._place_of(layer.gamma, 1), bias=self._place_of(layer.beta, 1),
                         mean=self._place_of(mean, 1), variance=self._place_of(variance, 1))
+        elif kind is Rescale:
+            scale, offset = layer.operands(self.outputs, self.dtype)
+            self._stage("RESCALE", weights=self._place_of(scale, 1),
+                        bias=-1 if offset is None else self._place_of(offset, 1))
         elif kind is Dropout:
             self._stage("SCALE", setting=1.0 - layer.dropout_ratio)
         elif kind is not Identity:
@@ -145,6 +154,17 @@ class Chain:
         return len(self._arrays) - 1
 
 
+def row_slices(x: np.ndarray, *, are_all: bool) -> Iterator[slice]:
+    """All rows of x, or so many at a time that no copy of them is large.
+
+    Each slice has at least half as many rows as it may have, since few rows are added up in another order than many.
+    """
+    most = max(2 * _FEWEST_BLOCK_ROWS, _CONVERTED_BYTES // (8 * max(x.shape[1], 1)))
+    count = 1 if are_all else max(1, -(-x.shape[0] // most))
+    for place in range(count):
+        yield slice(x.shape[0] * place // count, x.shape[0] * (place + 1) // count)
+
+
 def parts(network: "Network") -> Iterator[Any]:
     """What a chain was made of: the same objects mean that it is still right."""
     for layer in network.layers.values():
@@ -163,6 +183,9 @@ def parts(network: "Network") -> Iterator[Any]:
             yield layer.generator
         elif kind is LeakyRelu:
             yield layer.slope
+        elif kind is Rescale:
+            yield layer.scale
+            yield layer.offset
 
 
 def fits(network: "Network") -> bool:
@@ -179,6 +202,9 @@ def fits(network: "Network") -> bool:
         elif kind is BatchNormalization:
             if not (_is(layer.gamma, network.dtype, (width,)) and _is(layer.beta, network.dtype, (width,))
                     and all(_is(array, None, (width,)) for array in layer.statistics)):
+                return False
+        elif kind is Rescale:
+            if layer.inputs not in (None, width):
                 return False
         elif kind not in LAYERS:
             return False

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from nnfast import _validation
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
-from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
 
 if TYPE_CHECKING:
     from nnfast.network import Network
@@ -61,6 +61,9 @@ def _passed(layer: Any, x: np.ndarray, mode: tuple[bool, ...]) -> tuple[np.ndarr
     if kind is Dropout:
         scale = x.dtype.type(1.0 - layer.dropout_ratio)
         return layer.infer(x), lambda dout: dout * scale
+    if kind is Rescale:
+        factors = layer.operands(x.shape[1], x.dtype)[0]
+        return layer.infer(x), lambda dout: dout * factors
     if kind is BatchNormalization:
         scales = (layer.gamma / np.sqrt(layer.statistics[1] + layer.EPSILON)).astype(x.dtype)
         return layer.infer(x), lambda dout: dout * scales

@@ -28,7 +28,7 @@ import numpy as np
 
 from nnfast._files import ModelFormatError, explained, in_a_line, opened, put_in_place, replacing
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
-from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
 from nnfast.losses import (
     AbsoluteError,
     FunctionLoss,
@@ -62,7 +62,7 @@ _PIECE = 1 << 20
 _MOST_SIZE = 1 << 40
 
 _LAYERS = {kind.__name__: kind for kind in (
-    Affine, BatchNormalization, Dropout, Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh)}
+    Affine, BatchNormalization, Dropout, Gelu, Identity, LeakyRelu, Relu, Rescale, Sigmoid, Tanh)}
 _SETTINGS = {"BatchNormalization": "momentum", "Dropout": "dropout_ratio", "LeakyRelu": "slope"}
 _LOSSES: dict[str, Any] = {kind.__name__: kind for kind in (
     AbsoluteError, HuberLoss, IdentityWithLoss, PoissonLoss, QuantileLoss, SigmoidWithLoss, SoftmaxWithLoss)}
@@ -136,6 +136,9 @@ def described(network: "Network", *, own_only: bool = True) -> dict[str, Any]:
             one |= {"inputs": int(layer.W.shape[0]), "outputs": int(layer.W.shape[1])}
         elif isinstance(layer, BatchNormalization):
             one |= {"inputs": int(layer.gamma.shape[0]), "statistics": np.result_type(*layer.statistics).name}
+        elif isinstance(layer, Rescale):
+            one |= {key: float(value) for key, value in _rescaling(layer) if not np.ndim(value)}
+            one |= {"inputs": layer.inputs} if layer.inputs else {}
         if kind in _SETTINGS and is_own(layer):
             one[_SETTINGS[kind]] = float(getattr(layer, _SETTINGS[kind]))
         layers.append(one)
@@ -172,6 +175,15 @@ def arrays_of(network: "Network") -> Iterator[tuple[str, np.ndarray]]:
         mean, variance = layer.statistics
         yield f"running_mean{number}", mean.astype(np.result_type(mean, variance))
         yield f"running_var{number}", variance.astype(np.result_type(mean, variance))
+    rescalings = (layer for layer in network.layers.values() if isinstance(layer, Rescale))
+    for number, rescaling in enumerate(rescalings, 1):
+        for key, value in _rescaling(rescaling):
+            if np.ndim(value):
+                yield f"{key}{number}", value
+
+
+def _rescaling(layer: Rescale) -> list[tuple[str, Any]]:
+    return [("scale", layer.scale), ("offset", layer.offset)]
 
 
 # Reading
@@ -266,7 +278,7 @@ def _expected(description: Mapping[str, Any]) -> dict[str, _Expected]:
     _require(isinstance(layers, list) and layers, "describes no layers")
     dtype, width, names = np.dtype(description["dtype"]), None, set()
     expected: dict[str, _Expected] = {}
-    affines = normalizations = 0
+    affines = normalizations = rescalings = 0
     for place, layer in enumerate(layers, 1):
         _require(isinstance(layer, dict) and _is_one_of(layer.get("kind"), _LAYERS),
                  f"has a layer {place} that nnfast has not")
@@ -277,12 +289,23 @@ def _expected(description: Mapping[str, Any]) -> dict[str, _Expected]:
         high = math.inf if kind == "LeakyRelu" else 1
         _require(kind not in _SETTINGS or _is_number(setting, -high, high),
                  f"has a wrong {_SETTINGS.get(kind)} in layer {place}")
-        if kind not in ("Affine", "BatchNormalization"):
+        if kind == "Rescale":
+            rescalings += 1
+            numbers = [key for key in ("scale", "offset") if key in layer]
+            _require(all(_is_number(layer[key], -math.inf) for key in numbers),
+                     f"has a wrong scale or offset in layer {place}")
+            if len(numbers) == 2:
+                continue
+        elif kind not in ("Affine", "BatchNormalization"):
             continue
         inputs, outputs = layer.get("inputs"), layer.get("outputs" if kind == "Affine" else "inputs")
         _require(_is_whole(inputs, 0) and _is_whole(outputs, 0), f"has wrong sizes in layer {place}")
         _require(width in (None, inputs), f"has a layer {place} of {inputs} inputs after one of {width} outputs")
         width = outputs
+        if kind == "Rescale":
+            arrays = [key for key in ("scale", "offset") if key not in numbers]
+            expected |= {f"{key}{rescalings}": _Expected(np.dtype(np.float64), (inputs,)) for key in arrays}
+            continue
         if kind == "Affine":
             affines += 1
             expected[f"W{affines}"] = _Expected(dtype, (inputs, outputs))
@@ -299,7 +322,7 @@ def _expected(description: Mapping[str, Any]) -> dict[str, _Expected]:
 def _built(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Contents:
     """The described layers, of these arrays."""
     layers: dict[str, Any] = {}
-    affines = normalizations = 0
+    affines = normalizations = rescalings = 0
     try:
         for layer in description["layers"]:
             kind = layer["kind"]
@@ -311,6 +334,10 @@ def _built(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
                 gamma, beta, mean, variance = (
                     arrays[f"{key}{normalizations}"] for key in ("gamma", "beta", "running_mean", "running_var"))
                 made = BatchNormalization(gamma, beta, layer["momentum"], mean, variance)
+            elif kind == "Rescale":
+                rescalings += 1
+                made = Rescale(*(
+                    layer[key] if key in layer else arrays[f"{key}{rescalings}"] for key in ("scale", "offset")))
             else:
                 made = _LAYERS[kind](*(layer[name] for name in [_SETTINGS.get(kind)] if name))
             layers[layer["name"]] = made

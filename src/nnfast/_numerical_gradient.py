@@ -4,6 +4,7 @@ Layout of a stage and of an item, and the technique: `_core_gradient.pxi`.
 """
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 from nnfast import _inference, _memory, _plan, _threads, _validation
 from nnfast._kernels import central_difference, kernels
 from nnfast.activations import Identity
-from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
 from nnfast.losses import SoftmaxWithLoss
 
 if TYPE_CHECKING:
@@ -51,8 +52,14 @@ def exact(network: "Network", x: np.ndarray, t: ArrayLike, h: float) -> dict[str
 
 
 def fits(network: "Network") -> bool:
-    """Whether all layers and the loss are nnfast's own, so that compiled code can do it."""
-    return type(network.last_layer) in _plan.LOSSES and _inference.fits(network)
+    """Whether all layers and the loss are nnfast's own, so that compiled code can do it.
+
+    Behind other layers it multiplies all columns by one number at most: a `Rescale` by columns, or with an offset, is
+    none of its stages.
+    """
+    behind = itertools.dropwhile(lambda layer: type(layer) is Rescale, network.layers.values())
+    return (type(network.last_layer) in _plan.LOSSES and _inference.fits(network)
+            and not any(type(layer) is Rescale and (np.ndim(layer.scale) or np.any(layer.offset)) for layer in behind))
 
 
 class Perturbation:
@@ -80,11 +87,14 @@ class Perturbation:
         self._row = _memory.rows_apart(self._examples, self._group, _FLOAT64)
         self._arrays: list[np.ndarray] = []     # which the stages name by their place
         self._y = [np.zeros((x.shape[1], self._row))]   # what goes into each stage
-        self._y[0][:, : self._examples] = x.T
         self._stages: list[np.ndarray] = []
         self.layers: list[str] = []
         for name, layer in network.layers.items():
-            self._add(name, layer)
+            if type(layer) is Rescale and not self._stages:
+                x = layer.rescaled(x, _FLOAT64)
+            else:
+                self._add(name, layer)
+        self._y[0][:, : self._examples] = x.T
         self._add_loss(network.last_layer)
         self._look_ahead()
         self._set_targets(t)
@@ -104,6 +114,8 @@ class Perturbation:
             self._stages[-1]["normalized"] = self._place_of(np.empty((inputs, self._row)))
         elif kind is Dropout:
             self._add_stage(name, "SCALE", inputs, 1.0 - layer.dropout_ratio)
+        elif kind is Rescale:
+            self._add_stage(name, "SCALE", inputs, layer.scale)
         elif kind is not Identity:
             self._add_stage(name, _inference.IN_PLACE[kind], inputs, getattr(layer, "slope", 0))
 
@@ -315,6 +327,8 @@ def layer_inputs(twin: "Network", x: np.ndarray) -> tuple[dict[str, Any], Any]:
 def _convert(name: str, layer: Any) -> None:
     """Put float64 copies wherever a layer keeps its parameters: in attributes, or in dicts that are attributes."""
     converted = {id(array): np.array(array, np.float64) for array in getattr(layer, "params", {}).values()}
+    if isinstance(layer, Rescale):
+        layer.dtype = _FLOAT64
     places = [vars(layer), *(value for value in vars(layer).values() if isinstance(value, dict))]
     for place in places:
         for key, value in place.items():

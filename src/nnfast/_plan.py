@@ -20,7 +20,7 @@ import numpy as np
 from nnfast import _forks, _memory, _threads, _validation
 from nnfast._kernels import kernels
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
-from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
 from nnfast.losses import (
     AbsoluteError,
     FunctionLoss,
@@ -35,6 +35,7 @@ from nnfast.optimizer import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSp
 
 if TYPE_CHECKING:
     from nnfast._checkpoint import Saver
+    from nnfast._streams import Part
     from nnfast.network import Network
 
 _OPERATION = np.dtype(
@@ -100,7 +101,7 @@ LOSSES = {kind: kind._operation for kind in (
     SoftmaxWithLoss, SigmoidWithLoss, IdentityWithLoss, AbsoluteError, HuberLoss, QuantileLoss, PoissonLoss)}
 """Names of the operations that are a loss and its gradient."""
 
-_LAYERS = (Affine, BatchNormalization, Dropout, Gelu, Identity, *_IN_PLACE)
+_LAYERS = (Affine, BatchNormalization, Dropout, Gelu, Identity, Rescale, *_IN_PLACE)
 # By optimiser: its rule, and the attributes that the rule calls first and second.
 OPTIMIZERS = {
     SGD: ("SGD", ()),
@@ -222,9 +223,10 @@ class _Layout:
         self._list: list[dict[str, float]] = []
         self.trained: list[Trained] = []
         self.statistics: list[tuple[BatchNormalization, int]] = []
+        self.constants: list[tuple[np.ndarray, int]] = []   # and where in the arena they are
         self.dropouts = 0   # whose masks come from keys
         self.drawn: list[tuple[Dropout, int, int]] = []     # from numpy.random: with their columns in the masks
-        self.constants: list[np.ndarray] = []       # which operations name by their place in it
+        self.loss_parameters: list[np.ndarray] = []     # which operations name by their place in it
         self.multiply_adds = 0      # a row
         self.row_bytes = 0          # of values and gradients
         self._kernels = kernels(network.dtype)
@@ -302,6 +304,11 @@ class _Layout:
     def _add(self, *arguments: Any, **fields: Any) -> None:
         self._list.append(self._operation(*arguments, **fields))
 
+    def _constant(self, array: np.ndarray) -> int:
+        """A place for what no step changes."""
+        self.constants.append((array, self._keep(array.size)))
+        return self.constants[-1][1]
+
     def _train(self, layer: Any, name: str, size: int, transposed: int = -1) -> Trained:
         """Places for a parameter and its states."""
         key = f"{name}{1 + sum(other.name == name for other in self.trained)}"
@@ -320,11 +327,13 @@ class _Layout:
             self._add("GATHER", rows, width)
         links: list[_Link] = []
         for place, layer in enumerate(layers):
-            links.append(self._forward(layer, rows, width, is_first=place == 0, passes_on=place > first))
+            links.append(self._forward(
+                layer, rows, width, is_first=all(type(before) is Rescale for before in layers[:place]),
+                passes_on=place > first))
             rows, width = links[-1].y, links[-1].outputs
         gradient = self._rows(width)
         setting, parameters = loss._described(width)
-        self.constants += [] if parameters is None else [parameters]
+        self.loss_parameters += [] if parameters is None else [parameters]
         self._add(LOSSES[type(loss)], gradient, width, rows, setting, array=0)
         updates: list[dict[str, float]] = []
         for link in reversed(links[first:]):
@@ -373,6 +382,14 @@ class _Layout:
             link = _Link(layer, x, width, self._rows(width) if x.is_needed else x, width, fields)
             self._add("DROPOUT", link.y, width, x, layer.dropout_ratio, **fields)
             return link
+        if isinstance(layer, Rescale):
+            scale, offset = layer.operands(width, self._dtype)
+            fields = {"weights": self._constant(scale), "bias": -1 if offset is None else self._constant(offset)}
+            link = _Link(layer, x, width, self._rows(width) if x.is_needed else x, width, fields)
+            if x.is_needed:
+                self._add("COPY", link.y, width, x)
+            self._add("RESCALE", link.y, width, **fields)
+            return link
         link = _Link(layer, x, width, x, width)
         if x.is_needed:
             link.y = self._rows(width)
@@ -401,6 +418,8 @@ class _Layout:
             self._add("GELU_BACKWARD", gradient, link.outputs, link.x)
         elif isinstance(layer, Dropout):
             self._add("DROPOUT_BACKWARD", gradient, link.outputs, setting=layer.dropout_ratio, **fields)
+        elif isinstance(layer, Rescale):
+            self._add("RESCALE", gradient, link.outputs, weights=fields["weights"], bias=-1)
         elif not isinstance(layer, Identity):
             self._add(f"{_IN_PLACE[type(layer)]}_BACKWARD", gradient, link.outputs, link.y, getattr(layer, "slope", 0))
         return gradient
@@ -430,8 +449,10 @@ class PlanBase:
         self._scratch = layout.kept + layout.size
         self._scratch_size = layout.scratch_size(self._block_rows, self._group * panel, panel)
         self._arena = _aligned_zeros(self._scratch + self._most_threads * self._scratch_size, network.dtype)
+        for array, offset in layout.constants:
+            self._arena[offset : offset + array.size] = array
         self._finished = self._arena[:0]
-        self._arrays = self._kernels.Arrays(layout.constants)   # that the operations name by their place
+        self._arrays = self._kernels.Arrays(layout.loss_parameters)   # that the operations name by their place
         self._losses = np.zeros(batch_size)
         self._correct = np.zeros(batch_size, np.int32)
         # One for each tile, and a tile has at least 4 rows.
@@ -457,8 +478,7 @@ class PlanBase:
         """At most so many steps in compiled code on at most so many threads, until some seconds are over."""
         nothing = np.empty((0, 0), self._arena.dtype)
         labels, targets = (t, nothing) if t.dtype == np.int64 else (np.empty(0, np.int64), t)
-        train = self._kernels.train if x.dtype == self._arena.dtype else self._kernels.train_converting
-        train(
+        self._kernels.train(
             x, self._layout.operations, self._arrays, self._arena, labels, targets, orders, keys, masks, weights, optimizer,
             settings, self._losses, self._correct, self._penalties, self._squares, self._finished, losses, correct, progress,
             self._layout.kept, batch_size, self._block_rows, self._group, self._scratch,
@@ -522,14 +542,22 @@ class Plan(PlanBase):
         self._weights = weights
         self._clip_value, self._clip_norm = clip_value, clip_norm
         self._has_seen_data = False     # and found them finite
+        self._part: Part | None = None
         workload = batch_size, self._layout.multiply_adds, self._most_threads
         self._pace = network._paces.setdefault(workload, _threads.Pace(self._most_threads))
+
+    def train_part(
+        self, part: "Part", shuffle: bool, number: int, told: Callable[[int], None], **more: Any
+    ) -> tuple[float, float, int, int]:
+        """Train on a part of the epoch that has a number, as `train` does on all of one."""
+        self._part, self._weights, self._has_seen_data = part, part.weights, not part.checks_data
+        return self.train(part.x, part.t, 1, shuffle, number, told, **more)[0]
 
     def train(
         self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None], *,
         rates: np.ndarray | None = None, deadline: float = math.inf, watch: Callable[[int, float], bool] | None = None,
         begun: Begun = NOT_BEGUN, saver: "Saver | None" = None,
-    ) -> list[tuple[float, int, int]]:
+    ) -> list[tuple[float, float, int, int]]:
         """Train on all rows for some epochs, the first of which has a number; `told` hears of every so many steps.
 
         x may hold NaN or infinity: the first epoch looks at each row when it reads it, and refuses them.
@@ -539,8 +567,9 @@ class Plan(PlanBase):
         the generator has not drawn for yet and the optimiser has counted. saver: keeps one epoch, when it is due and when
         that ends early.
 
-        Returns by epoch the mean loss, how many rows were classified right, and how many there were: fewer in the last
-        one that ended early. Stopped on the way by an exception, everything is as after the last finished epoch.
+        Returns by epoch the sum of the losses and of the weights, how many rows were classified right, and how many
+        there were: fewer in the last one that ended early. Stopped on the way by an exception, everything is as after
+        the last finished epoch.
         """
         generator = self.network.generator
         before, updates = generator.bit_generator.state, getattr(self.optimizer, "iter", 0) - begun.step
@@ -551,7 +580,7 @@ class Plan(PlanBase):
         steps = -(-x.shape[0] // self._batch_size)
         ends_within = watch is not None or deadline < math.inf or saver is not None     # perhaps, an epoch
         if (epochs > 1 or ends_within) and not self._finished.size:
-            self._finished = _aligned_zeros(self._layout.kept, x.dtype)
+            self._finished = _aligned_zeros(self._layout.kept, self._arena.dtype)
         try:
             orders, keys = self._draw(x.shape[0], epochs, steps, shuffle)
             self._load()
@@ -578,9 +607,13 @@ class Plan(PlanBase):
                 masks = masks[taken - before_them :]    # time may have been over before all were used
                 told(taken - before_them)
                 if not progress["is_finite"]:
-                    _validation.all_finite("x", x.astype(self._arena.dtype, copy=False))
+                    if self._part is None:
+                        _validation.all_finite("x", x)
+                    else:
+                        self._part.refuse_odd()
                     number += int(progress["epoch"][0])
                     loss, step = float(progress["loss"][0]), int(progress["step"][0])
+                    step += 0 if self._part is None else self._part.first_step
                     _validation.loss_is_finite(loss, number, step, self.optimizer, x, t)
                     _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
                 is_over = taken == epochs * steps or time.perf_counter() > deadline
@@ -627,7 +660,7 @@ class Plan(PlanBase):
         for epoch in range(told_of):
             first, last = epoch * steps, min((epoch + 1) * steps, taken)
             rows = min((last - first) * self._batch_size, x.shape[0])
-            results.append((float(losses[epoch] / (counts[first:last].sum() or 1)), int(correct[epoch]), rows))
+            results.append((float(losses[epoch]), float(counts[first:last].sum()), int(correct[epoch]), rows))
         return results
 
     def _draw(self, rows: int, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -89,9 +89,31 @@ def floats(name: str, x: ArrayLike, dtype: np.dtype | None = None) -> np.ndarray
         if flags.c_contiguous and flags.aligned:
             return x    # the common case, without a detour
     array = numbers(name, x)
-    if dtype is None:
-        dtype = _FLOATS[0] if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOATS[1]
-    return np.require(array, dtype, ["C", "A"])
+    return np.require(array, float_dtype(array) if dtype is None else dtype, ["C", "A"])
+
+
+def float_dtype(array: np.ndarray) -> np.dtype:
+    """What `floats` makes of numbers without being told."""
+    return _FLOATS[0] if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else _FLOATS[1]
+
+
+def data(name: str, x: np.ndarray, dtype: np.dtype | None, *, rescales: bool) -> np.ndarray:
+    """`floats` of rows for a network or, where its first layer rescales them, whole numbers of 16 bits as they are."""
+    if rescales and are_small(x.dtype):
+        return np.require(x, x.dtype.newbyteorder("="), ["C", "A"])
+    return floats(name, x, dtype)
+
+
+def is_data(x: np.ndarray, *, rescales: bool) -> bool:
+    """Whether `data` of all that it is given is that itself."""
+    flags = x.flags
+    return flags.c_contiguous and flags.aligned and (
+        x.dtype in _FLOATS or (rescales and are_small(x.dtype) and x.dtype.isnative))
+
+
+def are_small(dtype: np.dtype) -> bool:
+    """Whole numbers that are exact as float32, and that compiled code converts."""
+    return dtype.kind in "biu" and dtype.itemsize <= 2
 
 
 def rows(name: str, x: ArrayLike, dtype: np.dtype | None, columns: int | None, taker: str) -> np.ndarray:
@@ -180,18 +202,49 @@ def not_empty(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def all_finite(name: str, array: np.ndarray) -> None:
-    """Checks rows (B, I) of float32 or float64 as `floats` returns them."""
-    place = kernels(array.dtype).first_not_finite(array.reshape(-1))
+def all_finite(name: str, array: np.ndarray, first_row: int = 0) -> None:
+    """Checks rows (B, I) as `data` returns them, the first of which has a number."""
+    place = kernels(array.dtype).first_not_finite(array.reshape(-1)) if array.dtype.kind == "f" else -1
     if place >= 0:
         row, column = divmod(place, array.shape[1])
-        raise ValueError(f"{name} contains NaN or infinity (first at row {row}, column {column})")
+        raise ValueError(f"{name} contains NaN or infinity (first at row {first_row + row}, column {column})")
 
 
 def same_length(t: np.ndarray, x_rows: int, t_name: str = "t", x_name: str = "x") -> None:
     if t.ndim == 0 or t.shape[0] != x_rows:
         found = "is a single value" if t.ndim == 0 else f"has {t.shape[0]} rows"
         raise ValueError(f"{t_name} {found}, but {x_name} has {x_rows} rows")
+
+
+# What Rescale is made of
+
+def factors_of_columns(name: str, value: Any) -> Any:
+    """A finite number, or a copy of some, one for each column."""
+    if np.ndim(value) == 0:
+        return check_number(name, value)
+    array = floats(name, value, _FLOATS[1]).copy()
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"{name} has shape {array.shape}, but must be a number, or one for each column: shape (I,)")
+    if not np.isfinite(array).all():
+        place = int(np.isfinite(array).argmin())
+        raise ValueError(f"{name}[{place}] is {array[place]}, but must be finite: see whether that column is the same "
+                         "everywhere")
+    array.flags.writeable = False
+    return array
+
+
+def one_width(name: str, one: Any, other_name: str, other: Any) -> int | None:
+    """Columns of two such; None if both are numbers."""
+    sizes = [np.size(value) for value in (one, other) if np.ndim(value)]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"{name} is for {sizes[0]} columns, but {other_name} for {sizes[1]}")
+    return sizes[0] if sizes else None
+
+
+def finite_as(name: str, value: Any, dtype: np.dtype) -> None:
+    largest = float(np.abs(value).max())
+    if largest > float(np.finfo(dtype).max):
+        raise ValueError(f"{name} of Rescale is up to {largest:g}, which is beyond {dtype.name}, the network's dtype")
 
 
 # Labels and targets

@@ -2,9 +2,10 @@
 
 None of the three is imported, nor needs to be installed; models are read by the package onnx.
 
-All that is converted predicts the same there and here, but for rounding: matrices are transposed for PyTorch, the numbers that
-batch normalisations add to variances are allowed for, and so is `Dropout`, which here scales in inference and elsewhere in
-training: the scale goes into the weights of the next layer.
+All that is converted predicts the same there and here, but for rounding: matrices are transposed for PyTorch, the
+numbers that batch normalisations add to variances are allowed for, and so is `Dropout`, which here scales in inference
+and elsewhere in training: the scale goes into the weights of the next layer. So does that of a `Rescale`, if it is one
+number above 0 without an offset: what is converted takes the data that are not scaled yet.
 """
 
 import os
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from nnfast import _files, _validation
 from nnfast.activations import Identity, LeakyRelu, Relu, Sigmoid, Tanh
-from nnfast.layers import Affine, BatchNormalization, Dropout
+from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
 from nnfast.losses import IdentityWithLoss, PoissonLoss, SigmoidWithLoss, SoftmaxWithLoss
 
 if TYPE_CHECKING:
@@ -345,17 +346,22 @@ def _trained_layers(network: "Network") -> list[tuple[str, Any]]:
 
 
 def _scales(network: "Network") -> dict[str, float]:
-    """By what the input of each layer with parameters is multiplied by the Dropout before it."""
+    """By what the input of each layer with parameters is multiplied by the Dropout or Rescale before it."""
     found, scale = {}, 1.0
     for name, layer in network.layers.items():
         if isinstance(layer, Dropout):
             scale *= 1.0 - layer.dropout_ratio
+        elif isinstance(layer, Rescale):
+            if np.ndim(layer.scale) or np.any(layer.offset) or layer.scale <= 0:
+                raise ValueError(
+                    f"{name} is more than one number above 0, which alone weights can take: scale the data before")
+            scale *= layer.scale
         elif isinstance(layer, (Affine, BatchNormalization)):
             found[name], scale = scale, 1.0
         elif scale != 1 and not isinstance(layer, (Relu, LeakyRelu, Identity)):
-            raise ValueError(f"{name} comes between a Dropout and the weights that could take its scale")
+            raise ValueError(f"{name} comes between a Dropout or Rescale and the weights that could take its scale")
     if scale != 1:
-        raise ValueError("the last Dropout is followed by no weights that could take its scale")
+        raise ValueError("the last Dropout or Rescale is followed by no weights that could take its scale")
     if 0 in found.values():
         raise ValueError("a Dropout of ratio 1 lets nothing pass, and cannot be converted")
     return found

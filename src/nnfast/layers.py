@@ -1,7 +1,7 @@
 """The book's layers: parameters, forward and backward side by side.
 
-Affine, Dropout and BatchNormalization are here; `nnfast.activations` and `nnfast.losses` hold the rest. Their names and
-those of `nnfast.functions` are here too, so that ``from common.layers import *`` becomes
+Affine, Dropout, BatchNormalization and Rescale are here; `nnfast.activations` and `nnfast.losses` hold the rest. Their
+names and those of `nnfast.functions` are here too, so that ``from common.layers import *`` becomes
 ``from nnfast.layers import *``.
 
 A layer is anything with ``forward(x)`` and ``backward(dout)``; one with parameters also has ``params`` and ``grads``,
@@ -30,6 +30,7 @@ __all__ = [
     "IdentityWithLoss",
     "LeakyRelu",
     "Relu",
+    "Rescale",
     "Sigmoid",
     "SigmoidWithLoss",
     "SoftmaxWithLoss",
@@ -593,5 +594,164 @@ class BatchNormalization(Recalling):
         return result
 
 
-SAME_WIDTH = (Relu, Sigmoid, Tanh, LeakyRelu, Gelu, Identity, Dropout, BatchNormalization)
+class Rescale:
+    """x times `scale`, plus `offset`: numbers, or one for each column. Nothing in it is trained.
+
+    As a network's first layer it takes bytes and other whole numbers of at most 16 bits as they are: each row is
+    converted and scaled when a step, or a prediction, reads it, and images of uint8 need a quarter of the memory. The
+    bits are those of rows that are converted and scaled beforehand in the network's dtype.
+
+    Parameters
+    ----------
+    scale : float or array_like
+        A number, or one for each column, shape (I,); finite.
+    offset : float or array_like, default 0
+        Likewise.
+
+    Attributes
+    ----------
+    scale, offset : float or ndarray of float64
+        As given; arrays are copies that cannot be written.
+    inputs : int or None
+        Columns, if `scale` or `offset` is an array.
+    dtype : numpy.dtype or None
+        Of what it gives: that of the network that took it up; alone, float32 or float64 as other layers have it.
+
+    Raises
+    ------
+    TypeError
+        If an argument does not hold real numbers.
+    ValueError
+        If one is not finite, or the shapes do not fit.
+
+    Examples
+    --------
+    >>> Rescale(1 / 255).forward(np.array([[0, 51, 255]], np.uint8))
+    array([[0. , 0.2, 1. ]])
+    >>> Rescale([1.0, 0.5], offset=[0.0, -1.0]).forward(np.array([[3.0, 4.0]]))
+    array([[3., 1.]])
+
+    With the mean and the standard deviation of each column:
+
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> Rescale(1 / x.std(axis=0), -x.mean(axis=0) / x.std(axis=0)).forward(x)
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    """
+
+    def __init__(self, scale: ArrayLike, offset: ArrayLike = 0.0) -> None:
+        self.scale = _validation.factors_of_columns("scale", scale)
+        self.offset = _validation.factors_of_columns("offset", offset)
+        self.inputs = _validation.one_width("scale", self.scale, "offset", self.offset)
+        self.dtype: np.dtype | None = None
+
+    def draw(self, generator: "np.random.Generator", dtype: np.dtype) -> None:
+        """Take the network's dtype, in which `scale` and `offset` must be finite, too.
+
+        Parameters
+        ----------
+        generator : numpy.random.Generator
+            Not used.
+        dtype : numpy.dtype
+            float32 or float64.
+        """
+        for name, value in (("scale", self.scale), ("offset", self.offset)):
+            _validation.finite_as(name, value, dtype)
+        self.dtype = dtype
+
+    def operands(self, columns: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
+        """Scale and offset for each of so many columns; None where there is nothing to add.
+
+        Parameters
+        ----------
+        columns : int
+            I; that of the arrays, if there are some.
+        dtype : numpy.dtype
+            float32 or float64.
+
+        Returns
+        -------
+        tuple of ndarray and (ndarray or None)
+            Shapes (I,), of the dtype.
+        """
+        scale, offset = (np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype), (columns,)))
+                         for value in (self.scale, self.offset))
+        return scale, offset if np.any(offset) else None
+
+    def rescaled(self, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """What `forward` gives, in a dtype.
+
+        Parameters
+        ----------
+        x : ndarray
+            Numbers of any kind; with I columns, if `scale` or `offset` is an array.
+        dtype : numpy.dtype
+            float32 or float64.
+
+        Returns
+        -------
+        ndarray
+            A new array of the shape of `x`.
+        """
+        y: np.ndarray = np.ascontiguousarray(x, dtype) * np.asarray(self.scale, dtype)
+        if np.any(self.offset):
+            y += np.asarray(self.offset, dtype)
+        return y
+
+    def infer(self, x: ArrayLike) -> np.ndarray:
+        """The output for `x`, leaving no trace in the layer: safe from many threads at once."""
+        array = _validation.numbers("x", x)
+        dtype = _validation.float_dtype(array) if self.dtype is None else self.dtype
+        if self.inputs is None:
+            return self.rescaled(array, dtype)
+        rows = _validation.row_shaped("x", array, self.inputs, "Rescale")
+        return self.rescaled(rows, dtype).reshape(array.shape)
+
+    def forward(self, x: ArrayLike) -> np.ndarray:
+        """The output x * scale + offset.
+
+        Parameters
+        ----------
+        x : array_like
+            Any shape; (B, I) or (B, ...) with I values a row, if `scale` or `offset` is an array.
+
+        Returns
+        -------
+        ndarray of float32 or float64
+            Of the shape of `x`.
+
+        Raises
+        ------
+        TypeError
+            If `x` does not hold real numbers.
+        ValueError
+            If a row of `x` has not I values.
+        """
+        return self.infer(x)
+
+    def backward(self, dout: ArrayLike) -> np.ndarray:
+        """`dout` times the scale.
+
+        Parameters
+        ----------
+        dout : array_like
+            Gradient with respect to the output, of its shape.
+
+        Returns
+        -------
+        ndarray of float32 or float64
+            Of the same shape.
+
+        Raises
+        ------
+        ValueError
+            If a row has not I values.
+        """
+        array = _validation.floats("dout", dout)
+        rows = array if self.inputs is None else _validation.row_shaped("dout", array, self.inputs, "Rescale")
+        gradient: np.ndarray = (rows * np.asarray(self.scale, array.dtype)).reshape(array.shape)
+        return gradient
+
+
+SAME_WIDTH = (Relu, Sigmoid, Tanh, LeakyRelu, Gelu, Identity, Dropout, BatchNormalization, Rescale)
 """Layers that give as many outputs as they take inputs, each output of one input."""

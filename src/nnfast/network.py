@@ -26,7 +26,7 @@ from nnfast._recall import Recall, Recalling
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.checkpoint import Checkpoint
 from nnfast.early_stopping import EarlyStopping
-from nnfast.layers import SAME_WIDTH, Affine, BatchNormalization, Dropout
+from nnfast.layers import SAME_WIDTH, Affine, BatchNormalization, Dropout, Rescale
 from nnfast.losses import FunctionLoss, SoftmaxWithLoss
 from nnfast.optimizer import SGD, Optimizer
 from nnfast.predictor import Predictor
@@ -277,15 +277,27 @@ class Network:
     def _scores(self, rows: np.ndarray, out: np.ndarray | None, chain: _inference.Chain | None) -> np.ndarray:
         if chain is None:
             return _put(self._predicted(rows), out)
-        x = _validation.floats("x", rows)
-        shape = x.shape[0], chain.outputs
+        shape = rows.shape[0], chain.outputs
         if out is not None:
             flags = _validation.output(out, shape, chain.dtype).flags
             if not (flags.carray and out.dtype.isnative):
-                return _put(self._scores(x, None, chain), out)
+                return _put(self._scores(rows, None, chain), out)
         y = np.empty(shape, chain.dtype) if out is None else out
-        chain.run(x, y)
+        if _validation.is_data(rows, rescales=chain.rescales):
+            chain.run(rows, y)      # the common case, without a detour
+            return y
+        for part in _inference.row_slices(rows, are_all=np.may_share_memory(rows, y)):
+            chain.run(self._data("x", rows[part]), y[part])
         return y
+
+    def _data(self, name: str, rows: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
+        """Rows as compiled code takes them."""
+        return _validation.data(name, rows, dtype, rescales=self._rescales)
+
+    @property
+    def _rescales(self) -> bool:
+        """Whether the first layer is one that takes whole numbers as they are."""
+        return type(next(iter(self.layers.values()))) is Rescale
 
     def _predicted(self, rows: np.ndarray) -> np.ndarray:
         if not self._by_blocks or rows.shape[0] <= _ROW_BLOCK:
@@ -377,7 +389,7 @@ class Network:
         rows = self._checked_rows(x, t)
         plan = self._gradient_plans.of(self, rows.shape[0])
         if plan is not None:
-            inputs = _validation.floats("x", rows)
+            inputs = self._data("x", rows)
             outputs: Any = self.outputs     # known: it would have been an obstacle
             targets = self.last_layer.prepare(t, rows.shape[0], outputs, self.dtype)
             self._forget(None if plan.is_stateful else Recall(self, inputs, targets))
@@ -494,16 +506,18 @@ class Network:
 
     def fit(
         self,
-        x: ArrayLike,
-        t: ArrayLike,
+        x: Any,
+        t: Any = None,
         *,
         epochs: int = 1,
         batch_size: int = 100,
         optimizer: Optimizer | Any = None,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         shuffle: bool = True,
-        sample_weight: ArrayLike | None = None,
+        sample_weight: Any = None,
         class_weight: Mapping[int, float] | Literal["balanced"] | None = None,
+        block_rows: int | None = None,
+        steps_per_epoch: int | None = None,
         schedule: "Schedule | None" = None,
         clip_value: float | None = None,
         clip_norm: float | None = None,
@@ -522,12 +536,21 @@ class Network:
 
         When training stops on the way, by an error or Ctrl-C, the network has the weights of the last finished epoch.
 
+        Data that do not fit into memory are read in blocks, the next ones by another thread while steps run on the
+        last ones: a `numpy.memmap`, a list of arrays (or maps), and whatever gives batches. Two buffers of 8 MB of
+        inputs are all that is in memory, unless `block_rows` says otherwise, or a batch is larger. Batches and,
+        without shuffling, weights are those of the same rows as one array.
+
         Parameters
         ----------
-        x : array_like
-            Inputs, shape (B, I), finite.
+        x : array_like, or what gives batches
+            Inputs, shape (B, I), finite. A `numpy.memmap`, or a list of 2-D arrays with `t` a list of as many, is read
+            in blocks. Without `t`: an object with ``len(x)`` and ``x[i]``, a function that returns a new iterator in
+            each epoch, an iterable, or an iterator for a single epoch, of pairs (x, t) or triples (x, t,
+            sample_weight), each a batch of any number of rows, or one example. Steps take `batch_size` rows wherever a
+            batch ends.
         t : array_like
-            Targets, as the output layer takes them.
+            Targets, as the output layer takes them; left out where x gives them.
         epochs : int, default 1
             Passes over the data, at least 1.
         batch_size : int, default 100
@@ -538,13 +561,21 @@ class Network:
         validation_data : tuple of (x, t), optional
             Evaluated after every epoch.
         shuffle : bool, default True
-            Permute the rows before every epoch; otherwise batches are consecutive slices.
+            Permute the rows before every epoch; otherwise batches are consecutive slices. Of data that are read in
+            blocks, blocks and items come in random order, and the rows of some eight blocks are permuted together;
+            what a function or an iterable gives keeps its order but for the latter.
         sample_weight : array_like, optional
-            How much each row counts, shape (B,), at least 0. Losses and gradients are means with these weights, of a batch
-            or of an epoch; accuracies count rows.
+            How much each row counts, shape (B,), at least 0; a list of as many arrays as `x` has. Losses and gradients
+            are means with these weights, of a batch or of an epoch; accuracies count rows.
         class_weight : mapping of int to float, or "balanced", optional
             How much the rows of a class count, besides; 1 for a class that is not in it. "balanced" makes all classes that
             occur count the same, and a row 1 in the mean.
+        block_rows : int, optional
+            Rows that are read in one piece, at least 1, of what is read in blocks; as many as make 1 MB if not given.
+            Eight blocks, in whole batches, are in each buffer.
+        steps_per_epoch : int, optional
+            After so many steps an epoch ends, at least 1, where `x` gives batches: for a `schedule`, which needs to
+            know, and for a function that never ends. If there are fewer it ends sooner.
         schedule : callable, optional
             By what the optimiser's `lr` is multiplied in each step: one of `nnfast.schedules`, or a function like them.
         clip_value : float, optional
@@ -593,17 +624,25 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument does not fit, or the fit is not the one that `resume` kept; nothing has changed then.
+            If an argument does not fit, or the fit is not the one that `resume` kept; nothing has changed then. Of what
+            is read in blocks, a wrong block is named when it is read.
         FloatingPointError
             If the loss becomes infinite or NaN.
         ModelFormatError, OSError
             If the file of `resume` is none of a `Checkpoint`, is damaged or cannot be read, or one cannot be written.
         RuntimeError
-            If another call is training this network.
+            If another call is training this network, or this process was forked while it read ahead.
+
+        Notes
+        -----
+        The function that gives batches runs in the thread that reads, which is one besides `num_threads`; an exception
+        in it ends the fit, and is raised. If it waits for something while the fit is interrupted, that thread stays
+        behind until it returns.
         """
         return _fit.fit(
             self, x, t, epochs=epochs, batch_size=batch_size, optimizer=optimizer, validation_data=validation_data,
-            shuffle=shuffle, sample_weight=sample_weight, class_weight=class_weight, schedule=schedule,
+            shuffle=shuffle, sample_weight=sample_weight, class_weight=class_weight, block_rows=block_rows,
+            steps_per_epoch=steps_per_epoch, schedule=schedule,
             clip_value=clip_value, clip_norm=clip_norm, early_stopping=early_stopping, metrics=metrics, time_budget=time_budget,
             checkpoint=checkpoint, resume=resume, callbacks=callbacks, step_callbacks=step_callbacks, verbose=verbose,
             progress=progress, num_threads=num_threads,
