@@ -3,7 +3,7 @@
 #   make demo    train on the digits in the package, then the same in NumPy
 #   make test    the tests, against the installed package
 #   make lint    ruff, mypy --strict, cython-lint, zizmor
-#   make docs    the site, in docs/_build/html: the tour, run, and the reference
+#   make docs    the site, in docs/_build/html: the tour and the examples, run, and the reference
 #   make endurance   files changed at random, interrupts, forks, kills, leaks and wrong arguments, many times over (an hour)
 #   make debug   the tests, with the bounds of arrays checked (15 minutes)
 #   make sanitize    the tests, under AddressSanitizer and UndefinedBehaviorSanitizer (50 minutes)
@@ -11,7 +11,7 @@
 #   make valgrind    the tests of kernels, looking for values that nobody has set (20 minutes)
 #   make arm64   the wheel for arm64, made by a cross compiler and tested in an emulator, on Debian (15 to 25 minutes)
 #   make wheel   the sdist and a wheel for each Python of this machine, audited and tested, in dist (30 minutes)
-#   make bench   the benchmarks of the README, with the other libraries (80 minutes)
+#   make bench   the benchmarks of the README, with the other libraries (two hours)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -51,7 +51,7 @@ lint: .venv/lint.installed
 	$(BIN)/zizmor --offline --quiet .github
 
 docs: .venv/docs.installed
-	rm -rf docs/tour docs/_build
+	rm -rf docs/tour docs/gallery docs/_build
 	MPLBACKEND=Agg $(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo "see docs/_build/html/index.html"
 
@@ -98,7 +98,7 @@ bench: .venv/bench.installed
 	$(BIN)/python bench/run_all.py
 
 clean:
-	rm -rf .venv .venv-* build dist src/*.egg-info docs/_build docs/tour
+	rm -rf .venv .venv-* build dist src/*.egg-info docs/_build docs/tour docs/gallery
 
 # The demo is somebody's first minute, so it has an environment of its own, compiled for this machine only.
 .venv-demo/demo.installed: EXTRAS = plot,progress

@@ -1,4 +1,4 @@
-"""All benchmarks of the README, one after the other: `python bench/run_all.py [--quick]`, some 90 minutes.
+"""All benchmarks of the README, one after the other: `python bench/run_all.py [--quick]`, some two hours.
 
 The exit status is 1 if any two contestants computed different things.
 """

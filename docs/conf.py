@@ -1,6 +1,6 @@
 """How Sphinx builds the site: `make docs`.
 
-The tour is `steps/`, which sphinx-gallery runs; the reference is made from the docstrings.
+The tour is `steps/`, and the examples are `examples/`, both of which sphinx-gallery runs; the reference is made from the docstrings.
 """
 
 import sys
@@ -12,7 +12,7 @@ author = copyright = "the nnfast authors"
 version = release = nnfast.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx.ext.viewcode", "sphinx_gallery.gen_gallery"]
-exclude_patterns = ["_build", "steps"]
+exclude_patterns = ["_build", "steps", "examples"]
 html_theme = "furo"
 html_title = f"nnfast {version}"
 html_static_path = ["_static"]
@@ -36,9 +36,9 @@ def mnist_is_there() -> bool:
 
 
 sphinx_gallery_conf = {
-    "examples_dirs": "steps",
-    "gallery_dirs": "tour",
-    "filename_pattern": r"/\d\d_" if mnist_is_there() else r"/\d\d_(?!mnist)",
+    "examples_dirs": ["steps", "examples"],
+    "gallery_dirs": ["tour", "gallery"],
+    "filename_pattern": r"/examples/|/\d\d_" if mnist_is_there() else r"/examples/|/\d\d_(?!mnist)",
     "within_subsection_order": "FileNameSortKey",
     "run_stale_examples": True,         # the library may have changed where the step has not
     "abort_on_example_error": True,

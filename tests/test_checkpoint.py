@@ -1000,3 +1000,31 @@ def test_the_description_of_a_fit_is_shown_in_a_line(path):
     rewrite(path, lambda description: description["training"]["fit"].pop("batch_size"))
     with pytest.raises(ModelFormatError, match=r"does not tell its batch_size$"):
         unchanged(path)
+
+
+@pytest.mark.parametrize("is_own", [True, False], ids=["compiled", "layer by layer"])
+def test_a_fit_that_reads_blocks_is_kept_at_the_ends_of_epochs(tmp_path, is_own):
+    rng = np.random.default_rng(5)
+    x = [rng.standard_normal((rows, 4)).astype(np.float32) for rows in (30, 45, 28)]
+    t = [rng.integers(0, 3, len(part)) for part in x]
+    path = tmp_path / "fit.npz"
+
+    def made():
+        activation = Relu() if is_own else type("OwnRelu", (Relu,), {})()
+        return Network([Affine(4, 9), activation, Dropout(0.2), Affine(9, 3)], seed=3)
+
+    def fit(epochs, **more):
+        network = made()
+        history = network.fit(x, t, epochs=epochs, batch_size=10, block_rows=20, optimizer=Adam(0.01), **more)
+        return history, network
+
+    expected_history, expected = fit(5)
+    seen = []
+    fit(5, checkpoint=Checkpoint(path, seconds=1e-9), step_callbacks=[lambda step: seen.append(step) or len(seen) == 27])
+    assert 20 < len(seen) < 30      # within the third epoch, which is not kept
+    history, network = fit(5, resume=path)
+    assert history.loss == expected_history.loss
+    for key, array in expected.params.items():
+        np.testing.assert_array_equal(network.params[key], array)
+    with pytest.raises(ValueError, match="data read in blocks"):
+        made().fit(np.concatenate(x), np.concatenate(t), epochs=5, batch_size=10, optimizer=Adam(0.01), resume=path)

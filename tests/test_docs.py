@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,32 @@ def test_a_step_of_the_tour_runs_prints_what_the_book_has_and_draws(step, capsys
         figure = pyplot.figure(number)
         figure.draw_without_rendering()
         assert all(axes.has_data() or not axes.axison for axes in figure.axes)
+
+
+# Of the examples, what each prints: whether it did what it says.
+EXAMPLES = {
+    "device": ([], [r"in C, test accuracy 0\.9[5-9]", "the same classes as in Python: True", "examples agree"]),
+    "policy": ([], [r"after \d+ episodes the pole stands for (4[89]|50)\d? of 500 steps"]),
+    "surrogate": (["scipy"], [r"at most 0\.0[0-4]\d radians from", r"mean integral -1\.18\d+\nthrough C: mean integral -1\.18"]),
+    "tabular": (["sklearn"], [r"45 fits in", r"cross-validated 0\.9[6-9]", r"\d of 53 malignant tumours missed"]),
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_runs_and_does_what_it_says(example, capsys):
+    packages, expected = EXAMPLES[example]
+    for package in packages:
+        pytest.importorskip(package)
+    if example == "device" and shutil.which("cc") is None:
+        pytest.skip("there is no C compiler here")
+    runpy.run_path(str(DOCS / "examples" / f"{example}.py"))
+    printed = capsys.readouterr().out
+    for pattern in expected:
+        assert re.search(pattern, printed), printed
+
+
+def test_every_example_is_run():
+    assert sorted(path.stem for path in (DOCS / "examples").glob("*.py")) == sorted(EXAMPLES)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda path: path.stem)

@@ -310,4 +310,4 @@ def test_no_context_makes_a_c_function_leave_its_arrays(monkeypatch, kernels, dt
         if max(inputs, outputs) <= MOST_VALUES:
             function(x[MOST_VALUES - inputs :].ctypes.data, y[MOST_VALUES - outputs :].ctypes.data, context.address)
             called += 1
-    assert min(refused, called) > 50
+    assert min(refused, called) > 20

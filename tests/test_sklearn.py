@@ -24,6 +24,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import nnfast
+from nnfast import _estimator_solvers
 from nnfast.sklearn import MLPClassifier, MLPRegressor
 
 OURS = {"classifier": MLPClassifier, "regressor": MLPRegressor}
@@ -390,6 +391,28 @@ def test_sparse_rows_give_what_dense_ones_give(rng):
         classifier = fitted(MLPClassifier(max_iter=3, random_state=0), form(x), y)
         np.testing.assert_array_equal(classifier.coefs_[0], dense.coefs_[0])
         np.testing.assert_array_equal(classifier.predict_proba(form(x)), dense.predict_proba(x))
+
+
+@pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"early_stopping": True}, {"batch_size": 7, "class_weight": {"a": 3.0}},
+                                      {"dropout": 0.5}])
+def test_sparse_rows_that_are_many_are_dense_some_at_a_time(settings, rng, monkeypatch):
+    from scipy import sparse
+
+    x, y = data("several classes", rng)
+    x[np.abs(x) < 0.5] = 0
+    settings = {"batch_size": 20, "max_iter": 4, "random_state": 0, **settings}
+    dense = fitted(MLPClassifier(**settings), x, y)
+    sizes = []
+    monkeypatch.setattr(_estimator_solvers, "_MOST_DENSE", 45 * 12 * 8)
+    monkeypatch.setattr(_estimator_solvers, "dense", lambda x: sizes.append(x.shape[0]) or x.toarray())
+    classifier = fitted(MLPClassifier(**settings), sparse.csr_array(x), y)
+    assert max(sizes) <= 45
+    for one, other in zip(classifier.coefs_, dense.coefs_, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(classifier.loss_curve_, dense.loss_curve_, rtol=1e-12)
+    # The number of rows decides in which order a product is summed.
+    np.testing.assert_allclose(classifier.predict_proba(sparse.csr_array(x)), dense.predict_proba(x), rtol=1e-12)
+    assert max(sizes) <= 45
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])

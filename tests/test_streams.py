@@ -426,7 +426,7 @@ REFUSED = {
     "weights of a function": (lambda: (lambda: [BATCH],), {"sample_weight": np.ones(10)}, TypeError, "sample_weight is for arrays: have x"),
     "other weights": (lambda: ([BATCH[0]], [BATCH[1]]), {"sample_weight": [np.ones(9)]}, ValueError, r"sample_weight has shape \(9,\), but x\[0\]"),
     "negative weights": (lambda: ([(*BATCH, -np.ones(10))],), {}, ValueError, r"x\[0\]: sample_weight holds -1, but a weight is at least 0"),
-    "no weight": (lambda: ([(*BATCH, np.zeros(10))],), {}, ValueError, "the weights of all rows are 0 together, but must be above 0"),
+    "no weight": (lambda: ([(*BATCH, np.zeros(10))],), {}, ValueError, "the weights of all rows are 0 together, but must be above zero"),
     "weights in some": (lambda: (lambda: [BATCH, (*BATCH, np.ones(10))],), {}, ValueError, "batch 2 of x: sample_weight is given, but the"),
     "weights not in all": (lambda: (lambda: [(*BATCH, np.ones(10)), BATCH],), {}, ValueError, "batch 2 of x: sample_weight is missing"),
     "balanced": (lambda: (lambda: [BATCH],), {"class_weight": "balanced"}, ValueError, "class_weight is 'balanced', but how often a class"),

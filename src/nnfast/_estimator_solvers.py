@@ -8,7 +8,8 @@ import dataclasses
 import math
 import time
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.optimize
@@ -17,6 +18,7 @@ from sklearn.model_selection import train_test_split
 
 from nnfast import _fit, _plan, _threads, _validation, functions
 from nnfast._gradient_plan import GradientPlan
+from nnfast.network import Network
 from nnfast.optimizer import SGD, Adam, Momentum, Nesterov, Optimizer
 from nnfast.trainer import Epoch
 
@@ -26,33 +28,50 @@ if TYPE_CHECKING:
 _LEAST_RATE = 1e-6
 """The adaptive learning rate is not divided below this."""
 
+_MOST_DENSE = 1 << 26
+"""Bytes of sparse rows that are made dense at a time."""
+
+
+def dense(x: Any) -> np.ndarray:
+    """Rows that may be sparse, as an array."""
+    return np.ascontiguousarray(x.toarray()) if hasattr(x, "toarray") else x
+
+
+def scores_of(network: Network, x: Any) -> np.ndarray:
+    """What a network gives for rows (B, O), which may be sparse."""
+    if not hasattr(x, "toarray"):
+        return network.predict(x)
+    rows = _dense_rows(x)
+    return np.concatenate([network.predict(dense(x[first : first + rows])) for first in range(0, x.shape[0], rows)])
+
+
+def _dense_rows(x: Any) -> int:
+    """How many of them are made dense at a time."""
+    return max(1, int(_MOST_DENSE // (x.shape[1] * x.dtype.itemsize)))
+
 
 @dataclasses.dataclass
 class Validation:
     """Rows that are not trained on, with targets as the network takes them."""
 
-    x: np.ndarray
+    x: Any      # an array, or sparse
     targets: np.ndarray
     weights: np.ndarray | None
 
-    def loss(self, estimator: "Perceptron") -> float:
-        """The mean of their losses, without penalty."""
+    def evaluated(self, estimator: "Perceptron") -> tuple[float, float]:
+        """The mean of their losses, without penalty; and the score, NaN where what the network gives is not finite."""
         network = estimator.network_
-        scores = network.predict(self.x)
+        scores = scores_of(network, self.x)
+        score = math.nan
+        if np.isfinite(scores).all():
+            score = float(estimator._score_of(self.targets, estimator._predicted(scores), sample_weight=self.weights))
         if estimator.out_activation_ == "softmax":
             probabilities = functions.softmax(scores)[np.arange(len(scores)), self.targets]
             losses = -np.log(np.maximum(probabilities, np.finfo(scores.dtype).eps))
         else:
             network.last_layer.forward(scores, self.targets)
             losses = network.last_layer.row_losses
-        return float(np.average(losses, weights=self.weights)) / estimator._loss_divisor()
-
-    def score(self, estimator: "Perceptron") -> float:
-        """Accuracy or R squared, NaN where scores are not finite."""
-        scores = estimator.network_.predict(self.x)
-        if not np.isfinite(scores).all():
-            return math.nan
-        return float(estimator._score_of(self.targets, estimator._predicted(scores), sample_weight=self.weights))
+        return float(np.average(losses, weights=self.weights)) / estimator._loss_divisor(), score
 
 
 def forget(estimator: "Perceptron") -> None:
@@ -67,7 +86,7 @@ def forget(estimator: "Perceptron") -> None:
 # By steps
 
 def fit_stochastic(
-    estimator: "Perceptron", x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None, validation: Validation | None, *,
+    estimator: "Perceptron", x: Any, targets: np.ndarray, weights: np.ndarray | None, validation: Validation | None, *,
     incremental: bool,
 ) -> None:
     """Train on all rows, or, to choose when to stop, on those that are not held back; once if it is incremental."""
@@ -77,7 +96,7 @@ def fit_stochastic(
         raise ValueError("early_stopping is True, but partial_fit makes a single pass: set it to False, or call fit")
     if estimator.early_stopping and validation is None:
         x, targets, weights, validation = _held_back(estimator, x, targets, weights)
-    rows = len(x)
+    rows = x.shape[0]
     if estimator.batch_size == "auto":
         batch_size = min(200, rows)
     else:
@@ -102,11 +121,17 @@ def fit_stochastic(
 
     manner = _plan.Manner(shuffled, estimator._loss_divisor(), epochs.most_together)
     estimator.n_iter_ = 0
+    data = {"x": x, "t": targets, "sample_weight": weights, "shuffle": estimator.shuffle}
+    if hasattr(x, "toarray"):
+        block_rows = _dense_rows(x) // batch_size * batch_size
+        if block_rows < rows:
+            data = _in_blocks(x, targets, weights, max(block_rows, batch_size), shuffled if estimator.shuffle else np.arange)
+        else:
+            data["x"] = dense(x)
     try:
         _fit.fit(
-            network, x, targets, epochs=1 if incremental else estimator.max_iter, batch_size=batch_size,
-            optimizer=estimator._optimizer, validation_data=None, shuffle=estimator.shuffle, sample_weight=weights,
-            class_weight=None, block_rows=None, steps_per_epoch=None, schedule=None, clip_value=None, clip_norm=None, early_stopping=None, metrics=None,
+            network, **data, epochs=1 if incremental else estimator.max_iter, batch_size=batch_size,
+            optimizer=estimator._optimizer, validation_data=None, class_weight=None, block_rows=None, steps_per_epoch=None, schedule=None, clip_value=None, clip_norm=None, early_stopping=None, metrics=None,
             time_budget=estimator.time_budget, checkpoint=None, resume=None, callbacks=[epochs.is_over], step_callbacks=(), verbose=0, progress=False,
             num_threads=estimator.num_threads, manner=manner)
     except KeyboardInterrupt:
@@ -125,16 +150,30 @@ def _optimizer(estimator: "Perceptron") -> Optimizer:
     return (Nesterov if estimator.nesterovs_momentum else Momentum)(rate, momentum)
 
 
+def _in_blocks(
+    x: Any, targets: np.ndarray, weights: np.ndarray | None, block_rows: int, order_of: Callable[[int], np.ndarray]
+) -> dict[str, Any]:
+    """What `fit` takes for sparse rows that are too many to be dense at a time: blocks in the order of the epoch."""
+
+    def blocks() -> Iterator[tuple[np.ndarray, ...]]:
+        order = order_of(x.shape[0]).copy()
+        for first in range(0, len(order), block_rows):
+            part = order[first : first + block_rows]
+            yield dense(x[part]), targets[part], *(() if weights is None else (weights[part],))
+
+    return {"x": blocks, "t": None, "sample_weight": None, "shuffle": False}
+
+
 def _held_back(
-    estimator: "Perceptron", x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, Validation]:
+    estimator: "Perceptron", x: Any, targets: np.ndarray, weights: np.ndarray | None
+) -> tuple[Any, np.ndarray, np.ndarray | None, Validation]:
     """What is left to train on, and a part of the rows to validate with."""
     is_binary = estimator.out_activation_ == "logistic" and estimator.n_outputs_ == 1
     kept, held = train_test_split(
-        np.arange(len(x)), random_state=estimator._random_state, test_size=estimator.validation_fraction,
+        np.arange(x.shape[0]), random_state=estimator._random_state, test_size=estimator.validation_fraction,
         stratify=targets[:, 0].astype(int) if is_binary else None)
     if len(held) < 2:
-        raise ValueError(f"validation_fraction is {estimator.validation_fraction:g} of {len(x)} rows, which is fewer than 2")
+        raise ValueError(f"validation_fraction is {estimator.validation_fraction:g} of {x.shape[0]} rows, which is fewer than 2")
     divided = [None if weights is None else np.ascontiguousarray(weights[part]) for part in (kept, held)]
     return x[kept], targets[kept], divided[0], Validation(x[held], targets[held], divided[1])
 
@@ -179,7 +218,7 @@ class _Epochs:
             print(f"Iteration {estimator.n_iter_}, loss = {epoch.loss:.8f}")
         score = None
         if validation is not None:
-            loss, score = validation.loss(estimator), validation.score(estimator)
+            loss, score = validation.evaluated(estimator)
             epoch = dataclasses.replace(epoch, validation_loss=loss, validation_accuracy=score)
             estimator.validation_loss_curve_.append(loss)
             estimator.validation_scores_.append(score)
@@ -240,12 +279,12 @@ class _Epochs:
 # By L-BFGS
 
 def fit_lbfgs(
-    estimator: "Perceptron", x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None, validation: Validation | None
+    estimator: "Perceptron", x: Any, targets: np.ndarray, weights: np.ndarray | None, validation: Validation | None
 ) -> None:
-    """Minimise the loss over all rows."""
+    """Minimise the loss over all rows, which are dense in memory meanwhile."""
     if estimator.dropout:
         raise ValueError(f"dropout is {estimator.dropout:g}, but lbfgs needs a loss without chance: take solver='adam' or 'sgd'")
-    search = _Search(estimator, x, targets, weights, validation)
+    search = _Search(estimator, dense(x), targets, weights, validation)
     with _threads.limited(estimator.num_threads):
         found = scipy.optimize.minimize(
             search.value_and_gradient, search.vector(), method="L-BFGS-B", jac=True, callback=search.heard,
@@ -314,7 +353,7 @@ class _Search:
         seconds = time.perf_counter() - self._started
         if validation is not None:
             self.put(vector)
-            loss, score = validation.loss(estimator), validation.score(estimator)
+            loss, score = validation.evaluated(estimator)
             estimator.validation_loss_curve_.append(loss)
             estimator.validation_scores_.append(score)
         epoch = Epoch(

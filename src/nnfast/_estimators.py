@@ -25,9 +25,6 @@ from nnfast.network import Network
 
 _ACTIVATIONS: dict[str, list[type]] = {"identity": [], "logistic": [Sigmoid], "tanh": [Tanh], "relu": [Relu]}
 
-_MOST_DENSE = 1 << 26
-"""Bytes of sparse rows that are made dense at a time, to predict them."""
-
 
 class Perceptron(BaseEstimator):
     """Fitting and predicting; a subclass knows its targets."""
@@ -67,7 +64,7 @@ class Perceptron(BaseEstimator):
         is_first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         dtype = (np.float64, np.float32) if self.dtype is None else _validation.check_dtype("dtype", self.dtype)
         X, y = validate_data(
-            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, y_numeric=self._y_is_numeric, dtype=dtype, order="C",
+            self, X, y, accept_sparse="csr", multi_output=True, y_numeric=self._y_is_numeric, dtype=dtype, order="C",
             reset=is_first)
         y, targets = self._targets(y, incremental=incremental)
         weights = self._weights(X.shape[0], y, sample_weight, incremental=incremental)
@@ -81,7 +78,6 @@ class Perceptron(BaseEstimator):
                 f"hidden_layer_sizes is {self.hidden_layer_sizes!r}, but the weights that warm_start or partial_fit go on with "
                 f"have shapes {[array.shape for array in self.coefs_]}: set it back, or fit anew with warm_start=False")
         validation = None if eval_set is None else self._validation_set(eval_set)
-        X = _dense(X)
         if self.solver == "lbfgs":
             _solvers.fit_lbfgs(self, X, targets, weights, validation)
         else:
@@ -152,13 +148,13 @@ class Perceptron(BaseEstimator):
         if not isinstance(eval_set, (tuple, list)) or len(eval_set) not in (2, 3):
             raise TypeError("eval_set must be a tuple (X, y) or (X, y, sample_weight)")
         X, y = validate_data(
-            self, eval_set[0], eval_set[1], accept_sparse=["csr", "csc"], multi_output=True, y_numeric=self._y_is_numeric,
+            self, eval_set[0], eval_set[1], accept_sparse="csr", multi_output=True, y_numeric=self._y_is_numeric,
             dtype=self.coefs_[0].dtype, order="C", reset=False)
         targets = self._targets(y, incremental=True)[1]
         if self._count_outputs(targets) != self.n_outputs_:
             raise ValueError(f"the y of eval_set has {self._count_outputs(targets)} outputs, but that of fit {self.n_outputs_}")
         weights = None if len(eval_set) == 2 else _fit_validation.sample_weight(eval_set[2], X.shape[0])
-        return _solvers.Validation(_dense(X), targets, weights)
+        return _solvers.Validation(X, targets, weights)
 
     # Predicting
 
@@ -185,15 +181,10 @@ class Perceptron(BaseEstimator):
 
     def _scores(self, X: Any) -> np.ndarray:
         """Of the last layer (B, O)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=self.coefs_[0].dtype, reset=False)
         network = self.network_
+        X = validate_data(self, X, accept_sparse="csr", dtype=network.dtype, reset=False)
         with _threads.limited(self.num_threads):
-            if not hasattr(X, "toarray"):
-                return network.predict(X)
-            rows = max(1, _MOST_DENSE // (X.shape[1] * X.dtype.itemsize))
-            X = X.tocsr()
-            return np.concatenate([network.predict(_dense(X[first : first + rows])) for first in range(0, X.shape[0], rows)])
+            return _solvers.scores_of(network, X)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_network"}
@@ -202,10 +193,6 @@ class Perceptron(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _dense(X: Any) -> np.ndarray:
-    return np.ascontiguousarray(X.toarray()) if hasattr(X, "toarray") else X
 
 
 def is_one_hot(y: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ try:
 except ImportError:
     raise ImportError('nnfast.sklearn needs scikit-learn: pip install "nnfast[sklearn]"') from None
 
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.metrics import r2_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
@@ -27,6 +27,12 @@ from nnfast.losses import IdentityWithLoss, PoissonLoss, SigmoidWithLoss, Softma
 from nnfast.trainer import Epoch
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
+
+
+def _accuracy(targets: np.ndarray, predicted: np.ndarray, sample_weight: np.ndarray | None) -> float:
+    """The share of rows of which all answers are right. scikit-learn's takes 0.3 ms more to look at what it is given."""
+    is_right = targets == predicted
+    return float(np.average(is_right if is_right.ndim == 1 else is_right.all(axis=1), weights=sample_weight))
 
 
 def _takes_steps(estimator: Any) -> bool:
@@ -51,7 +57,7 @@ class MLPClassifier(ClassifierMixin, _estimators.Perceptron):
     batch_size : int or "auto", default "auto"
         Rows of a batch; "auto" is the least of 200 and all.
     learning_rate : {"constant", "invscaling", "adaptive"}, default "constant"
-        Of "sgd": as `learning_rate_init` has it; divided by (t_ + 1)**power_t after each epoch; or divided by 5 whenever
+        Of "sgd": as `learning_rate_init` has it; divided by ``(t_ + 1)**power_t`` after each epoch; or divided by 5 whenever
         `n_iter_no_change` epochs brought nothing better, until it is 1e-6, where training ends.
     learning_rate_init : float, default 0.001
         Learning rate at first, above 0.
@@ -135,13 +141,13 @@ class MLPClassifier(ClassifierMixin, _estimators.Perceptron):
     --------
     >>> from nnfast import load_digits
     >>> (x, t), (x_test, t_test) = load_digits()
-    >>> classifier = MLPClassifier(hidden_layer_sizes=(50,), random_state=0, max_iter=30, tol=0.01).fit(x, t)
+    >>> classifier = MLPClassifier(hidden_layer_sizes=(50,), random_state=0, early_stopping=True).fit(x, t)
     >>> classifier.score(x_test, t_test) > 0.9
     True
     """
 
     _output_layers: ClassVar[dict[str, type]] = {"softmax": SoftmaxWithLoss, "logistic": SigmoidWithLoss}
-    _score_of = staticmethod(accuracy_score)
+    _score_of = staticmethod(_accuracy)
     _y_is_numeric = False
 
     def __init__(
@@ -389,7 +395,7 @@ class MLPRegressor(RegressorMixin, _estimators.Perceptron):
     batch_size : int or "auto", default "auto"
         Rows of a batch; "auto" is the least of 200 and all.
     learning_rate : {"constant", "invscaling", "adaptive"}, default "constant"
-        Of "sgd": as `learning_rate_init` has it; divided by (t_ + 1)**power_t after each epoch; or divided by 5 whenever
+        Of "sgd": as `learning_rate_init` has it; divided by ``(t_ + 1)**power_t`` after each epoch; or divided by 5 whenever
         `n_iter_no_change` epochs brought nothing better, until it is 1e-6, where training ends.
     learning_rate_init : float, default 0.001
         Learning rate at first, above 0.
