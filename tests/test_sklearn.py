@@ -341,6 +341,7 @@ def test_the_network_is_live_and_follows_arrays_that_are_replaced(rng, tmp_path)
     assert not np.array_equal(classifier.predict_proba(x), before)
     classifier.coefs_[1] = classifier.coefs_[1] * 0.5
     assert classifier.network_ is not network and classifier.network_.params["W2"] is classifier.coefs_[1]
+    assert classifier.network_.weight_decay_lambda == 0
     classifier.network_.save(tmp_path / "model.npz")
     np.testing.assert_array_equal(nnfast.Network.load(tmp_path / "model.npz").predict(x), classifier.network_.predict(x))
 
@@ -445,7 +446,7 @@ def test_a_clone_has_the_parameters_and_nothing_that_was_learned(rng):
 
 def test_it_warns_where_the_loss_still_fell_or_a_batch_was_cut(rng):
     x, y = data("two classes", rng)
-    with pytest.warns(ConvergenceWarning, match=r"^the loss was still falling after 2 iterations, as many as max_iter allows"):
+    with pytest.warns(ConvergenceWarning, match=r"^the fit had not converged after 2 iterations, as many as max_iter allows"):
         MLPClassifier(max_iter=2).fit(x, y)
     with pytest.warns(ConvergenceWarning, match=r"^lbfgs ended before it converged \("):
         MLPClassifier(solver="lbfgs", max_iter=2).fit(x, y)
@@ -539,12 +540,14 @@ def test_what_does_not_fit_together_is_refused_in_one_sentence(rng):
     refused(lambda: MLPClassifier(solver="lbfgs", dropout=0.2).fit(x, y), "dropout is 0.2, but lbfgs needs a loss without chance")
     refused(lambda: MLPClassifier(early_stopping=True, validation_fraction=0.001).fit(x, y), "of 150 rows, which is fewer than 2")
     refused(lambda: MLPRegressor(loss="huber").fit(x, np.ones(150)), "loss is 'huber', but must be one of squared_error, poisson")
+    before = classifier.predict_proba(x)
     refused(lambda: classifier.fit(x, y, eval_set=[x]), "eval_set must be a tuple (X, y) or (X, y, sample_weight)", TypeError)
     refused(lambda: classifier.fit(x, y, eval_set=(x[:, :3], y)), "features")
     refused(lambda: classifier.fit(x, y, eval_set=(x, np.full(150, "z"))), "y has the classes ['z']")
     refused(lambda: MLPRegressor(max_iter=1).fit(x, np.ones(150), eval_set=(x, np.ones((150, 2)))), "has 2 outputs, but that of fit 1")
     refused(lambda: classifier.fit(x, y, sample_weight=np.full(150, -1.0)), "sample_weight holds -1")
     refused(lambda: classifier.fit(x, y, sample_weight=np.zeros(150)), "must be above zero")
+    np.testing.assert_array_equal(classifier.predict_proba(x), before)
     warm = fitted(MLPClassifier((5,), warm_start=True, max_iter=1), x, y)
     refused(lambda: warm.set_params(hidden_layer_sizes=(6,)).fit(x, y), "hidden_layer_sizes is (6,), but the weights that warm_start")
     refused(lambda: warm.set_params(hidden_layer_sizes=(5,)).fit(x[:50], np.full(50, "a")), "y has the classes ['a']")

@@ -1,7 +1,7 @@
 """How the estimators of `nnfast.sklearn` find weights.
 
-Step by step in the loop of `Network.fit`, by scikit-learn's rules for when to stop and at what rate; or by SciPy's L-BFGS on the
-loss and gradient of compiled code.
+Step by step in the loop of `Network.fit`, by scikit-learn's rules for when to stop and at what rate; or by SciPy's L-BFGS
+on the loss and gradient of compiled code.
 """
 
 import dataclasses
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 
 _LEAST_RATE = 1e-6
 """The adaptive learning rate is not divided below this."""
+
+_NOT_ASKED_FOR: dict[str, Any] = {
+    **dict.fromkeys((
+        "validation_data", "class_weight", "block_rows", "steps_per_epoch", "schedule", "clip_value", "clip_norm",
+        "early_stopping", "metrics", "checkpoint", "resume",
+    )),
+    "step_callbacks": (), "verbose": 0, "progress": False,
+}
+"""Options of `fit` that are none of an estimator's."""
 
 _MOST_DENSE = 1 << 26
 """Bytes of sparse rows that are made dense at a time."""
@@ -92,8 +101,6 @@ def fit_stochastic(
     """Train on all rows, or, to choose when to stop, on those that are not held back; once if it is incremental."""
     if not incremental or not hasattr(estimator, "_optimizer"):
         estimator._optimizer = _optimizer(estimator)
-    if estimator.early_stopping and incremental:
-        raise ValueError("early_stopping is True, but partial_fit makes a single pass: set it to False, or call fit")
     if estimator.early_stopping and validation is None:
         x, targets, weights, validation = _held_back(estimator, x, targets, weights)
     rows = x.shape[0]
@@ -109,7 +116,6 @@ def fit_stochastic(
         # Other masks in each partial_fit, also after pickling in between.
         generator = np.random.default_rng([random_state.randint(np.iinfo(np.int32).max), estimator.t_])
         network.generator.bit_generator.state = generator.bit_generator.state
-    network.weight_decay_lambda = estimator.alpha
     epochs = _Epochs(estimator, validation, rows, incremental=incremental)
     order = np.arange(rows)
 
@@ -129,15 +135,17 @@ def fit_stochastic(
         else:
             data["x"] = dense(x)
     try:
+        network.weight_decay_lambda = estimator.alpha
         _fit.fit(
             network, **data, epochs=1 if incremental else estimator.max_iter, batch_size=batch_size,
-            optimizer=estimator._optimizer, validation_data=None, class_weight=None, block_rows=None, steps_per_epoch=None, schedule=None, clip_value=None, clip_norm=None, early_stopping=None, metrics=None,
-            time_budget=estimator.time_budget, checkpoint=None, resume=None, callbacks=[epochs.is_over], step_callbacks=(), verbose=0, progress=False,
-            num_threads=estimator.num_threads, manner=manner)
+            optimizer=estimator._optimizer, time_budget=estimator.time_budget, callbacks=[epochs.is_over],
+            num_threads=estimator.num_threads, manner=manner, **_NOT_ASKED_FOR)
     except KeyboardInterrupt:
         warnings.warn("training was interrupted: the weights are those of the last whole epoch", stacklevel=4)
     except FloatingPointError as error:
         raise ValueError(str(error)) from error
+    finally:
+        network.weight_decay_lambda = 0     # a batch's share of the penalty is scikit-learn's way, not the network's
     epochs.end()
 
 
@@ -269,7 +277,7 @@ class _Epochs:
         is_late = estimator.time_budget is not None and time.perf_counter() - self._started > estimator.time_budget
         if estimator.n_iter_ == estimator.max_iter and not (self._is_over or self._incremental or is_late):
             warnings.warn(
-                f"the loss was still falling after {estimator.max_iter} iterations, as many as max_iter allows: allow more, or "
+                f"the fit had not converged after {estimator.max_iter} iterations, as many as max_iter allows: allow more, or "
                 "raise tol", ConvergenceWarning, stacklevel=5)
         if estimator.early_stopping:
             for array, best in zip(self._arrays(), self._best, strict=True):
@@ -282,13 +290,14 @@ def fit_lbfgs(
     estimator: "Perceptron", x: Any, targets: np.ndarray, weights: np.ndarray | None, validation: Validation | None
 ) -> None:
     """Minimise the loss over all rows, which are dense in memory meanwhile."""
-    if estimator.dropout:
-        raise ValueError(f"dropout is {estimator.dropout:g}, but lbfgs needs a loss without chance: take solver='adam' or 'sgd'")
     search = _Search(estimator, dense(x), targets, weights, validation)
-    with _threads.limited(estimator.num_threads):
-        found = scipy.optimize.minimize(
-            search.value_and_gradient, search.vector(), method="L-BFGS-B", jac=True, callback=search.heard,
-            options={"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol})
+    network = estimator.network_
+    try:
+        network.weight_decay_lambda = estimator.alpha / search.total
+        with _threads.limited(estimator.num_threads):
+            found = search.minimum()
+    finally:
+        network.weight_decay_lambda = 0
     search.put(found.x)
     estimator.loss_, estimator.n_iter_ = float(found.fun), min(found.nit, estimator.max_iter)
     if found.status and not search.is_over:
@@ -306,9 +315,8 @@ class _Search:
     ) -> None:
         self._estimator, self._validation = estimator, validation
         self._weights = _plan.NO_WEIGHTS if weights is None else weights
-        self._total = len(x) if weights is None else float(weights.sum())
+        self.total = len(x) if weights is None else float(weights.sum())
         network = estimator.network_
-        network.weight_decay_lambda = estimator.alpha / self._total
         self._x, self._targets = _fit.training_data(network, x, targets, "X", "y")
         self._plan = GradientPlan(network, len(x))
         layers = range(1, len(estimator.coefs_) + 1)
@@ -320,9 +328,13 @@ class _Search:
         if validation is not None:
             estimator.validation_loss_curve_, estimator.validation_scores_ = [], []
 
-    def vector(self) -> np.ndarray:
-        """The weights as they are, of float64."""
-        return np.concatenate([array.ravel() for array in self._arrays]).astype(np.float64)
+    def minimum(self) -> Any:
+        """SciPy's result, from the weights as they are."""
+        estimator = self._estimator
+        return scipy.optimize.minimize(
+            self.value_and_gradient, np.concatenate([array.ravel() for array in self._arrays]).astype(np.float64),
+            method="L-BFGS-B", jac=True, callback=self.heard,
+            options={"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol})
 
     def put(self, vector: np.ndarray) -> None:
         """Set the weights."""
@@ -338,7 +350,7 @@ class _Search:
         """
         self.put(vector)
         loss, gradients = self._plan.gradients(self._x, self._targets, self._weights, self._least)
-        penalty = 0.5 * self._estimator.alpha / self._total * sum(
+        penalty = 0.5 * self._estimator.alpha / self.total * sum(
             float(np.vdot(array, array)) for array in self._estimator.coefs_)
         self._value = loss / self._estimator._loss_divisor() + penalty
         return self._value, np.concatenate([gradients[key].ravel() for key in self._keys]).astype(np.float64)

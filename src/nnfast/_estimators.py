@@ -1,7 +1,7 @@
 """What the estimators of `nnfast.sklearn` share: parameters checked, weights drawn, a `Network` on the arrays of `coefs_`.
 
-Whatever scikit-learn's estimators draw from `random_state` is drawn here in the same order from the same functions, and whatever
-they sum is summed so: the same `random_state` gives the same coefficients, but for rounding.
+Whatever scikit-learn's estimators draw from `random_state` is drawn here in the same order from the same functions, and
+whatever they sum is summed so: the same `random_state` gives the same coefficients, but for rounding.
 """
 
 import itertools
@@ -61,6 +61,8 @@ class Perceptron(BaseEstimator):
         self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: Sequence[Any] | None, *, incremental: bool
     ) -> "Perceptron":
         self._check_parameters()
+        if incremental and self.early_stopping:
+            raise ValueError("early_stopping is True, but partial_fit makes a single pass: set it to False, or call fit")
         is_first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         dtype = (np.float64, np.float32) if self.dtype is None else _validation.check_dtype("dtype", self.dtype)
         X, y = validate_data(
@@ -71,19 +73,20 @@ class Perceptron(BaseEstimator):
         self._random_state = check_random_state(self.random_state)
         self.n_outputs_ = self._count_outputs(targets)
         sizes = [X.shape[1], *self._hidden_sizes(), self.n_outputs_]
+        validation = None if eval_set is None else self._validation_set(eval_set, X.dtype)
         if is_first:
             self._initialize(sizes, X.dtype)
         elif [array.shape for array in self.coefs_] != list(itertools.pairwise(sizes)):
             raise ValueError(
                 f"hidden_layer_sizes is {self.hidden_layer_sizes!r}, but the weights that warm_start or partial_fit go on with "
                 f"have shapes {[array.shape for array in self.coefs_]}: set it back, or fit anew with warm_start=False")
-        validation = None if eval_set is None else self._validation_set(eval_set)
         if self.solver == "lbfgs":
             _solvers.fit_lbfgs(self, X, targets, weights, validation)
         else:
             _solvers.fit_stochastic(self, X, targets, weights, validation, incremental=incremental)
         if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
-            raise ValueError("the weights became NaN or infinite: scale the columns of X to about -1 to 1, or lower the learning rate")
+            raise ValueError("the weights became NaN or infinite: scale the columns of X to about -1 to 1, or lower the "
+                             "learning rate")
         return self
 
     def _check_parameters(self) -> None:
@@ -114,6 +117,8 @@ class Perceptron(BaseEstimator):
             count("num_threads", self.num_threads)
         if self.time_budget is not None:
             _validation.above_zero("time_budget", self.time_budget)
+        if self.solver == "lbfgs" and self.dropout:
+            raise ValueError(f"dropout is {self.dropout:g}, but lbfgs needs a loss without chance: take solver='adam' or 'sgd'")
         _validation.callables("callbacks", self.callbacks or ())
 
     def _hidden_sizes(self) -> list[int]:
@@ -144,12 +149,12 @@ class Perceptron(BaseEstimator):
             self.intercepts_.append(self._random_state.uniform(-bound, bound, fan_out).astype(dtype, copy=False))
         _solvers.forget(self)
 
-    def _validation_set(self, eval_set: Any) -> "_solvers.Validation":
+    def _validation_set(self, eval_set: Any, dtype: np.dtype) -> "_solvers.Validation":
         if not isinstance(eval_set, (tuple, list)) or len(eval_set) not in (2, 3):
             raise TypeError("eval_set must be a tuple (X, y) or (X, y, sample_weight)")
         X, y = validate_data(
             self, eval_set[0], eval_set[1], accept_sparse="csr", multi_output=True, y_numeric=self._y_is_numeric,
-            dtype=self.coefs_[0].dtype, order="C", reset=False)
+            dtype=dtype, order="C", reset=False)
         targets = self._targets(y, incremental=True)[1]
         if self._count_outputs(targets) != self.n_outputs_:
             raise ValueError(f"the y of eval_set has {self._count_outputs(targets)} outputs, but that of fit {self.n_outputs_}")

@@ -1,8 +1,8 @@
 """scikit-learn's `MLPClassifier` and `MLPRegressor`, many times faster: change the import, and nothing else.
 
-Needs the extra ``nnfast[sklearn]``. Parameters, defaults, attributes and meanings are those of scikit-learn's classes of these names
-(version 1.9). The same `random_state` gives the same coefficients as there, but for rounding, with every solver. What is here and
-not there comes after theirs, by keyword.
+Needs the extra ``nnfast[sklearn]``. Parameters, defaults, attributes and meanings are those of scikit-learn's classes of
+these names (version 1.9). The same `random_state` gives the same coefficients as there, but for rounding, with every
+solver. What is here and not there comes after theirs, by keyword.
 """
 
 from collections.abc import Callable, Mapping, Sequence
