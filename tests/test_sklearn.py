@@ -189,6 +189,15 @@ def test_a_warm_start_goes_on_with_another_solver(rng):
     assert all(np.abs(one - other).max() < 0.1 for one, other in zip(before, classifier.coefs_, strict=True))
 
 
+def test_an_activation_that_is_set_after_the_fit_is_what_predicts(rng):
+    x, y = data("several classes", rng)
+    ours, theirs = both("several classes", {}, x, y)
+    ours.predict(x)
+    for estimator in (ours, theirs):
+        estimator.set_params(activation="tanh")
+    np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), rtol=1e-9)
+
+
 def test_a_random_state_object_is_drawn_from_as_by_scikit_learn(rng):
     x, y = data("several classes", rng)
     states = []
@@ -218,8 +227,10 @@ def test_classes_with_weights_are_rows_with_weights(rng):
         by_row = fitted(MLPClassifier(**settings), x, y, sample_weight=compute_sample_weight(weights, y))
         for one, other in zip(by_class.coefs_, by_row.coefs_, strict=True):
             np.testing.assert_array_equal(one, other)
-    both_ways = fitted(MLPClassifier(class_weight={"a": 0.5}, **settings), x, y, sample_weight=np.full(150, 2.0))
-    assert not np.array_equal(both_ways.coefs_[0], by_row.coefs_[0])
+    weights = rng.random(150)
+    both_ways = fitted(MLPClassifier(class_weight={"a": 0.5}, **settings), x, y, sample_weight=weights)
+    product = fitted(MLPClassifier(**settings), x, y, sample_weight=weights * np.where(y == "a", 0.5, 1))
+    np.testing.assert_array_equal(both_ways.coefs_[0], product.coefs_[0])
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
@@ -248,6 +259,14 @@ def test_a_validation_set_is_evaluated_after_each_epoch(kind, solver, rng):
     plain = fitted(OURS[FACES[kind]](**settings), x[:100], y[:100])
     np.testing.assert_array_equal(estimator.coefs_[0], plain.coefs_[0])
     assert plain.validation_loss_curve_ is None
+
+
+def test_a_validation_loss_is_finite_where_a_probability_is_zero(rng):
+    x, y = data("several classes", rng)
+    classifier = fitted(MLPClassifier(max_iter=1, random_state=0), x, y, eval_set=(1e5 * x, y))
+    (loss,) = classifier.validation_loss_curve_
+    is_wrong = classifier.predict(1e5 * x) != y
+    assert loss == pytest.approx(is_wrong.mean() * -np.log(np.finfo(float).eps))
 
 
 def test_a_validation_set_decides_when_to_stop_and_which_weights_are_best(rng):
@@ -334,6 +353,8 @@ def test_the_network_is_live_and_follows_arrays_that_are_replaced(rng, tmp_path)
     x, y = data("several classes", rng)
     classifier = fitted(MLPClassifier(max_iter=2, random_state=0), x, y)
     network = classifier.network_
+    assert network.weight_decay_lambda == 0     # alpha is of the fit
+    assert fitted(MLPClassifier(solver="lbfgs", max_iter=2), x, y).network_.weight_decay_lambda == 0
     assert classifier.network_ is network and network.params["W1"] is classifier.coefs_[0]
     np.testing.assert_array_equal(network.predict(x).argmax(axis=1), np.searchsorted(classifier.classes_, classifier.predict(x)))
     before = classifier.predict_proba(x)
@@ -341,7 +362,6 @@ def test_the_network_is_live_and_follows_arrays_that_are_replaced(rng, tmp_path)
     assert not np.array_equal(classifier.predict_proba(x), before)
     classifier.coefs_[1] = classifier.coefs_[1] * 0.5
     assert classifier.network_ is not network and classifier.network_.params["W2"] is classifier.coefs_[1]
-    assert classifier.network_.weight_decay_lambda == 0
     classifier.network_.save(tmp_path / "model.npz")
     np.testing.assert_array_equal(nnfast.Network.load(tmp_path / "model.npz").predict(x), classifier.network_.predict(x))
 
@@ -422,6 +442,7 @@ def test_a_pickled_one_predicts_and_goes_on_as_before(solver, rng):
     classifier = MLPClassifier(solver=solver, random_state=0, hidden_layer_sizes=(9,))
     classifier.partial_fit(x, y, classes=np.unique(y))
     classifier.predict(x)
+    assert "_network" not in classifier.__getstate__()  # made again of the arrays
     for copied in (pickle.loads(pickle.dumps(classifier)), copy.deepcopy(classifier)):
         np.testing.assert_array_equal(copied.predict_proba(x), classifier.predict_proba(x))
         straight = copy.deepcopy(classifier)

@@ -191,7 +191,6 @@ class _Epochs:
 
     def __init__(self, estimator: "Perceptron", validation: Validation | None, rows: int, *, incremental: bool) -> None:
         self._estimator, self._validation, self._rows, self._incremental = estimator, validation, rows, incremental
-        self._started = time.perf_counter()
         self._is_over = False
         self._best = [array.copy() for array in self._arrays()] if estimator.early_stopping else []
         if not hasattr(estimator, "loss_curve_"):   # lbfgs went before
@@ -274,8 +273,7 @@ class _Epochs:
     def end(self) -> None:
         """The best weights, and a warning if a better end was in sight."""
         estimator = self._estimator
-        is_late = estimator.time_budget is not None and time.perf_counter() - self._started > estimator.time_budget
-        if estimator.n_iter_ == estimator.max_iter and not (self._is_over or self._incremental or is_late):
+        if estimator.n_iter_ == estimator.max_iter and not (self._is_over or self._incremental):
             warnings.warn(
                 f"the fit had not converged after {estimator.max_iter} iterations, as many as max_iter allows: allow more, or "
                 "raise tol", ConvergenceWarning, stacklevel=5)
