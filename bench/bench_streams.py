@@ -25,7 +25,7 @@ PROBLEMS = [
               shuffles=False, epochs=1), "float32"),
 ]
 SCALE = 1 / 255
-TOLERANCE = 1e-3
+TOLERANCE = 5e-3
 """Of the weights after an epoch."""
 
 OWN_LOOP_BYTES = 1 << 23
