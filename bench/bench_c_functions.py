@@ -74,7 +74,9 @@ def exported_rows(problem: Inference):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.c"
         _network(problem).export_c(path)
-        library = c_code.compiled(path, "-O3", "-ffast-math")
+        # What -ffast-math would allow, but for changing the process's floating-point mode.
+        library = c_code.compiled(
+            path, "-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
     loop = c_code.compiled(c_code.FOLDER / "calls.c", "-O2").call
     x, y = problem.x(), np.empty((1, problem.sizes[-1]), problem.dtype)
 

@@ -189,6 +189,18 @@ def test_a_warm_start_goes_on_with_another_solver(rng):
     assert all(np.abs(one - other).max() < 0.1 for one, other in zip(before, classifier.coefs_, strict=True))
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_warm_start_takes_arrays_of_any_order_and_read_only_ones(solver, rng):
+    x, y = data("several classes", rng)
+    plain, other = (fitted(MLPClassifier((5,), solver=solver, max_iter=2, warm_start=True, random_state=0), x, y) for _ in "12")
+    other.coefs_ = [np.asfortranarray(array) for array in other.coefs_]
+    other.intercepts_[0].flags.writeable = False
+    for classifier in (plain, other):
+        fitted(classifier, x, y)
+    for one, found in zip(plain.coefs_ + plain.intercepts_, other.coefs_ + other.intercepts_, strict=True):
+        np.testing.assert_array_equal(one, found)
+
+
 def test_an_activation_that_is_set_after_the_fit_is_what_predicts(rng):
     x, y = data("several classes", rng)
     ours, theirs = both("several classes", {}, x, y)

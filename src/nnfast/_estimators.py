@@ -6,7 +6,6 @@ whatever they sum is summed so: the same `random_state` gives the same coefficie
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from operator import is_
 from typing import Any, ClassVar
@@ -32,6 +31,8 @@ class Perceptron(BaseEstimator):
     _output_layers: ClassVar[dict[str, type]]     # by the name of the output's activation
     _score_of: Callable[..., float]
     _y_is_numeric: bool
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
 
     def _targets(self, y: np.ndarray, *, incremental: bool) -> tuple[np.ndarray, np.ndarray]:
         """The checked y, and what the network takes for it: labels (B,) from 0 on, or numbers (B, O)."""
@@ -80,6 +81,9 @@ class Perceptron(BaseEstimator):
             raise ValueError(
                 f"hidden_layer_sizes is {self.hidden_layer_sizes!r}, but the weights that warm_start or partial_fit go on with "
                 f"have shapes {[array.shape for array in self.coefs_]}: set it back, or fit anew with warm_start=False")
+        else:   # arrays that somebody has put in, or that come from a file, may be read-only or in another order
+            self.coefs_, self.intercepts_ = (
+                [np.require(array, requirements=("C", "A", "W")) for array in arrays] for arrays in (self.coefs_, self.intercepts_))
         if self.solver == "lbfgs":
             _solvers.fit_lbfgs(self, X, targets, weights, validation)
         else:
@@ -141,8 +145,7 @@ class Perceptron(BaseEstimator):
         self.n_iter_ = self.t_ = 0
         self.n_layers_ = len(sizes)
         self.out_activation_ = self._output_activation()
-        self.coefs_: list[np.ndarray] = []
-        self.intercepts_: list[np.ndarray] = []
+        self.coefs_, self.intercepts_ = [], []
         for fan_in, fan_out in itertools.pairwise(sizes):
             bound = math.sqrt((2 if self.activation == "logistic" else 6) / (fan_in + fan_out))
             self.coefs_.append(self._random_state.uniform(-bound, bound, (fan_in, fan_out)).astype(dtype, copy=False))
@@ -198,15 +201,3 @@ class Perceptron(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def is_one_hot(y: np.ndarray) -> bool:
-    """Whether it looks as if classes had been encoded, which scikit-learn takes for several answers to a row."""
-    return y.ndim == 2 and y.shape[1] > 2 and len(y) > 1 and bool((y.sum(axis=1) == 1).all())
-
-
-def warn_of_one_hot() -> None:
-    """Tell that y means several answers."""
-    warnings.warn(
-        "each row of y has a single 1, as encoded classes have, but a y of two dimensions means several independent answers to "
-        "a row: pass labels, y.argmax(axis=1), if these are classes", UserWarning, stacklevel=5)
