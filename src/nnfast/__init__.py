@@ -9,6 +9,7 @@ from nnfast.predictor import Predictor
 from nnfast.trainer import Epoch, History, Step, Trainer
 from nnfast.early_stopping import EarlyStopping
 from nnfast.checkpoint import Checkpoint
+from nnfast._fit_many import fit_many
 from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.losses import (
@@ -72,6 +73,7 @@ __all__ = [
     "Trainer",
     "TwoLayerNet",
     "__version__",
+    "fit_many",
     "get_num_threads",
     "gradient_check",
     "load_digits",
