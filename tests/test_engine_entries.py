@@ -39,11 +39,12 @@ from nnfast import (
     Tanh,
     _kernels,
     _threads,
+    fit_many,
 )
 
 REFUSED = (ValueError, IndexError, TypeError, OverflowError, MemoryError)
-HELD = ("Arrays", "Chain", "Context", "GradientChain", "Scratch")
-CALLED = ("train", "infer", "evaluate", "perturb")
+HELD = ("Arrays", "Chain", "Context", "GradientChain", "Scratch", "prepare")
+CALLED = ("train", "train_all", "infer", "evaluate", "perturb")
 
 
 @dataclasses.dataclass
@@ -128,6 +129,8 @@ def recorded(monkeypatch, kernels, dtype, kind, threads):
     network.fit(x.astype(np.float32 if dtype == np.float64 else np.float64), t, epochs=1, batch_size=30, shuffle=False)
     network.fit(x, t, batch_size=10, optimizer=Momentum(), sample_weight=rng.random(23), clip_value=0.1)
     network.fit(x, t, batch_size=10, optimizer=Adam(), clip_norm=0.1)
+    fit_many([NETWORKS[kind](dtype) for _ in range(3)], x, t, rows=[None, np.arange(17), rng.integers(0, 23, 40)], epochs=2,
+             batch_size=10, optimizer=Momentum(), num_threads=threads)
     network.gradient(x, t)
     for rows in (1, 5, 20, 23):
         network.predict(x[:rows])
@@ -159,7 +162,7 @@ def at_fences(argument, at_the_end):
 @pytest.mark.parametrize("at_the_end", [True, False], ids=["end", "begin"])
 def test_an_engine_stays_inside_its_arrays(monkeypatch, kernels, dtype, kind, threads, at_the_end):
     calls = recorded(monkeypatch, kernels, dtype, kind, threads)
-    assert {call.name for call in calls} == {"train", "infer", "evaluate", "perturb"}
+    assert {call.name for call in calls} == set(CALLED)
     for call in calls:
         call.kernel(*at_fences(call.arguments, at_the_end))
 
@@ -167,15 +170,16 @@ def test_an_engine_stays_inside_its_arrays(monkeypatch, kernels, dtype, kind, th
 def test_a_limit_without_an_optimizer_is_refused(monkeypatch, kernels, dtype):
     """Else its update would look for states that nobody has made room for."""
     calls = recorded(monkeypatch, kernels, dtype, "of regression", 1)
-    (call,) = [one for one in calls if one.name == "train"
-               and any(isinstance(argument, np.ndarray) and "rule" in (argument.dtype.names or ())
-                       and argument["rule"][0] == kernels.OPTIMIZER_RULES["gradient"] for argument in one.arguments)]
-    arguments = at_fences(call.arguments, at_the_end=True)
+    (prepared,) = [one.arguments[0] for one in calls if one.name == "train"
+                   and any(isinstance(argument, np.ndarray) and "rule" in (argument.dtype.names or ())
+                           and argument["rule"][0] == kernels.OPTIMIZER_RULES["gradient"]
+                           for argument in one.arguments[0].arguments)]
+    arguments = at_fences(prepared.arguments, at_the_end=True)
     for argument in arguments:
         if isinstance(argument, np.ndarray) and "rule" in (argument.dtype.names or ()):
             argument["has_norm_limit"], argument["limit"] = 1, 0.1
     with pytest.raises(ValueError, match="gradients that are given to the caller have no limit"):
-        call.kernel(*arguments)
+        prepared.kernel(*arguments)
 
 
 @pytest.mark.parametrize(("data", "message"), [
@@ -244,8 +248,9 @@ def variants(record):
     for place, argument in enumerate(record.arguments):
         if isinstance(argument, Recorded):
             parts = variants(argument)
-        elif isinstance(argument, list):    # of arrays
-            parts = [with_one(argument, number, wrong) for number, array in enumerate(argument) for wrong in spoilt(array)]
+        elif isinstance(argument, list):    # of arrays, or of what was prepared
+            parts = [with_one(argument, number, wrong) for number, one in enumerate(argument)
+                     for wrong in (variants(one) if isinstance(one, Recorded) else spoilt(one))]
         else:
             parts = spoilt(argument)
         for wrong in parts:
@@ -255,16 +260,24 @@ def variants(record):
 
 def made(record):
     """What a record makes, or the result of its call. Progress is made by a call, and would be at its end in the next."""
-    return record.kernel(*(
-        made(one) if isinstance(one, Recorded)
-        else one.copy() if isinstance(one, np.ndarray) and "epoch" in (one.dtype.names or ()) else one
-        for one in record.arguments))
+    def of(argument):
+        if isinstance(argument, list):
+            return [of(one) for one in argument]
+        if isinstance(argument, Recorded):
+            return made(argument)
+        return argument.copy() if isinstance(argument, np.ndarray) and "epoch" in (argument.dtype.names or ()) else argument
+
+    return record.kernel(*map(of, record.arguments))
 
 
 def standing(record):
     """A record whose arrays stand at fences."""
-    return dataclasses.replace(record, arguments=[
-        standing(one) if isinstance(one, Recorded) else at_fences(one, at_the_end=True) for one in record.arguments])
+    def of(argument):
+        if isinstance(argument, list):
+            return [of(one) for one in argument]
+        return standing(argument) if isinstance(argument, Recorded) else at_fences(argument, at_the_end=True)
+
+    return dataclasses.replace(record, arguments=[of(one) for one in record.arguments])
 
 
 # Some 200,000 in all take minutes, so every so manieth is tried: a prime, so that it is another number in each place.

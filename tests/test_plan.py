@@ -666,13 +666,13 @@ def test_a_mask_depends_on_its_key_and_keeps_its_share(kernels):
 
 def test_masks_are_drawn_anew_in_every_step_and_differ_between_layers(monkeypatch, rng):
     keys = []
-    original = _kernels.kernels(np.dtype("float64")).train
+    original = _kernels.kernels(np.dtype("float64")).prepare
 
     def spy(*arguments):
         keys.append(arguments[7].copy())
         return original(*arguments)
 
-    monkeypatch.setattr(_kernels.kernels(np.dtype("float64")), "train", spy)
+    monkeypatch.setattr(_kernels.kernels(np.dtype("float64")), "prepare", spy)
     x, targets = data(rng)
     trained(monkeypatch, lambda: Network(CHAINS["two dropouts"](), seed=1, dtype="float64"), x, targets[SoftmaxWithLoss],
             planned=True)

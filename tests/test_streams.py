@@ -288,13 +288,13 @@ def test_every_row_is_taken_once_an_epoch_in_another_order_each_time(tmp_path, s
     t = np.arange(ROWS) % 2
     network = Network([*([Own()] if own else []), Affine(np.zeros((2, 2)), np.zeros(2))], seed=0)
     taken = []
-    original = Network.training_step if own else _plan.Plan._run
+    original = Network.training_step if own else _plan.Plan._prepare
 
     def step(network, x_batch, t_batch):
         taken.append((x_batch[:, 0].copy(), t_batch.copy()))
         return original(network, x_batch, t_batch)
 
-    def run(plan, x, t, orders, *more):
+    def prepare(plan, x, t, orders, *more):
         if not more[7]["step"][0]:
             taken.append((x[orders[0], 0].copy(), t[orders[0]].copy()))
         return original(plan, x, t, orders, *more)
@@ -302,7 +302,7 @@ def test_every_row_is_taken_once_an_epoch_in_another_order_each_time(tmp_path, s
     if own:
         monkeypatch.setattr(network, "training_step", step.__get__(network))
     else:
-        monkeypatch.setattr(_plan.Plan, "_run", run)
+        monkeypatch.setattr(_plan.Plan, "_prepare", prepare)
     x_given, t_given, _, any_order = SOURCES[source](tmp_path, x, t, None)
     network.fit(x_given, t_given, epochs=3, batch_size=10, optimizer=SGD(1e-9), block_rows=4)
     rows, labels = (np.concatenate(parts) for parts in zip(*taken, strict=True))

@@ -10,6 +10,7 @@ from nnfast.trainer import Epoch, History, Step, Trainer
 from nnfast.early_stopping import EarlyStopping
 from nnfast.checkpoint import Checkpoint
 from nnfast._fit_many import fit_many
+from nnfast._turns import FitManyError
 from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.losses import (
@@ -44,6 +45,7 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Epoch",
+    "FitManyError",
     "FunctionLoss",
     "Gelu",
     "GradientReport",

@@ -18,7 +18,8 @@ from nnfast.layers import BatchNormalization, Dropout
 from nnfast.schedules import OnPlateau
 
 if TYPE_CHECKING:
-    from nnfast._fit import _Job, _Stopping
+    from nnfast._epochs import Job
+    from nnfast._fit import _Stopping
     from nnfast._monitor import Best
     from nnfast.network import Network
 
@@ -43,7 +44,7 @@ class Kept:
     """What is kept of a fit, where it lives."""
 
     def __init__(
-        self, job: "_Job", schedules: Iterable[Any], stopping: "_Stopping | None", is_planned: bool,
+        self, job: "Job", schedules: Iterable[Any], stopping: "_Stopping | None", is_planned: bool,
         has_validation: bool,
     ) -> None:
         self.job, self.schedules, self.stopping, self.is_planned = job, list(schedules), stopping, is_planned
@@ -64,7 +65,7 @@ class Kept:
             **described, "number of layers": len(layers),
             **{f"layer {place}": layer for place, layer in enumerate(layers, 1)},
             "optimizer": type(self.optimizer).__name__, "data read in blocks": job.stream is not None,
-            "number of rows": len(job.x) if job.stream is None else job.stream.rows,
+            "number of rows": job.count if job.stream is None else job.stream.rows,
             "batch_size": job.batch_size, "shuffle": job.shuffle, "weights of rows": bool(job.weights.size),
             "schedule": [getattr(one, "__name__", type(one).__name__) for one in self.schedules],
             "clip_value": job.clip_value, "clip_norm": job.clip_norm,

@@ -74,6 +74,7 @@ cdef extern from "_parallel.h" nogil:
         int64_t assembled, refused, rested
     nnfast_all_teams nnfast_teams
     int nnfast_assemble(nnfast_team* team, int threads)
+    int nnfast_assemble_loose(nnfast_team* team, int threads)
     bint nnfast_is_disturbed(const nnfast_team* team)
     void nnfast_leave(nnfast_team* team)
     void nnfast_disband(nnfast_team* team)
@@ -165,6 +166,7 @@ include "_core_updates.pxi"
 include "_core_operations.pxi"
 include "_core_plan_checks.pxi"
 include "_core_step.pxi"
+include "_core_training.pxi"
 include "_core_inference.pxi"
 include "_core_c_functions.pxi"
 include "_core_gradient.pxi"

@@ -112,7 +112,8 @@ cdef struct Training:
     const uint8_t* masks        # drawn beforehand: (steps, batch_size, mask_row), from first_step on; or NULL
     Py_ssize_t mask_row
     Py_ssize_t first_step, most_steps   # of this call
-    Py_ssize_t rows, batch_size, steps, epochs
+    Py_ssize_t data_rows        # that there are
+    Py_ssize_t rows, batch_size, steps, epochs      # of an epoch, and how many of them
     Py_ssize_t block_rows       # that go through the layers at a time
     Py_ssize_t group            # panels for which a copy of x is used in an update
     Py_ssize_t scratch, scratch_size    # of each thread in the arena
@@ -153,4 +154,4 @@ cdef inline double _divisor(const Batch* batch) noexcept nogil:
 
 cdef inline Py_ssize_t _data_row(const Training* training, Py_ssize_t place) noexcept nogil:
     """Which row of the data a place in the order means."""
-    return place if training.order == NULL else _inside(training.order[place], training.rows, training.is_outside)
+    return place if training.order == NULL else _inside(training.order[place], training.data_rows, training.is_outside)

@@ -1,9 +1,9 @@
-# What `train` makes sure of before it walks a plan: that every operation stays inside the arena, the data and the
+# What `prepare` makes sure of before a plan is walked: that every operation stays inside the arena, the data and the
 # caller's arrays. Some 20 comparisons an operation, once a call.
 
 cdef struct Room:
-    # Elements of what `train` is given, rows and columns where it has them
-    Py_ssize_t arena, labels, target_rows, target_columns, order_columns, key_rows, mask_steps, mask_rows
+    # Elements of what `prepare` is given, rows and columns where it has them
+    Py_ssize_t arena, labels, target_rows, target_columns, key_rows, mask_steps, mask_rows
     Py_ssize_t weights, settings, losses, correct, penalties, squares, finished, epoch_losses, epoch_correct
 
 
@@ -12,22 +12,20 @@ cdef int _states_of(int64_t rule) noexcept:
     return 0 if rule == SGD or rule == GRADIENT else 2 if rule == ADAM else 1
 
 
-cdef int _check_settings(const Training* training, const Room* room, int num_threads) except -1:
+cdef int _check_settings(const Training* training, const Room* room) except -1:
     """All but the operations."""
     cdef const Progress* progress = training.progress
-    _check_threads(num_threads)
     _must(training.rows > 0 and training.batch_size > 0 and training.epochs > 0, "there is no row, batch or epoch")
     _must(0 <= training.optimizer.rule <= GRADIENT, "the optimizer has no such rule")
     _must(training.optimizer.has_norm_limit == 0 or training.optimizer.rule != GRADIENT,
           "gradients that are given to the caller have no limit")
     _must(0 <= progress.epoch < training.epochs and 0 <= progress.step < training.steps, "progress is beyond the end")
-    _must(room.order_columns == 0 or room.order_columns == training.rows, "order has not as many columns as x has rows")
     _check_room("losses", room.losses, training.batch_size)
     _check_room("correct", room.correct, training.batch_size)
     _check_room("epoch_losses", room.epoch_losses, training.epochs)
     _check_room("epoch_correct", room.epoch_correct, training.epochs)
     _must(training.dropouts == 0 or room.key_rows // training.steps >= training.epochs, "keys has too few rows")
-    _must(room.weights == 0 or room.weights == training.rows, "weights are not as many as x has rows")
+    _must(room.weights == 0 or room.weights == training.data_rows, "weights are not as many as x has rows")
     _must(room.settings // training.steps >= training.epochs, "settings are fewer than steps")
     _must(training.most_steps > 0, "most_steps must be at least 1")
     _must(training.mask_row == 0
@@ -36,8 +34,8 @@ cdef int _check_settings(const Training* training, const Room* room, int num_thr
     _must(0 <= training.size <= room.arena, "size is not one of the arena")
     _must(room.finished == 0 or room.finished >= training.size, "finished has too few elements")
     _must(training.block_rows > 0 and 0 < training.group <= room.arena, "block_rows and group must be at least 1")
-    _must(_fits(training.scratch, num_threads, training.scratch_size, training.scratch_size, room.arena),
-          "the arena has too little scratch for the threads")
+    _must(_fits(training.scratch, 1, training.scratch_size, training.scratch_size, room.arena),
+          "the arena has too little scratch")
     return 0
 
 
@@ -114,9 +112,9 @@ cdef int _check_operation(
         else:
             _must(_fits(operation.mask, 1, outputs, outputs, training.mask_row), "a dropout has no mask")
     if code == SOFTMAX_LOSS:
-        _check_length("labels", room.labels, training.rows)
+        _check_length("labels", room.labels, training.data_rows)
     elif SIGMOID_LOSS <= code <= POISSON_LOSS:
-        _check_shape("targets", room.target_rows, room.target_columns, training.rows, outputs)
+        _check_shape("targets", room.target_rows, room.target_columns, training.data_rows, outputs)
     return 0
 
 
@@ -139,14 +137,13 @@ cdef int _find_arrays(const Training* training, Operation* operation, Arrays arr
 
 
 cdef int _check_training(
-    const Training* training, Operation* operations, Arrays arrays, const floating* arena, const Room* room,
-    int num_threads,
+    const Training* training, Operation* operations, Arrays arrays, const floating* arena, const Room* room
 ) except -1:
     """Refuses what would leave the memory that is given; the operations then have addresses of the arrays."""
     cdef Py_ssize_t place
     cdef int64_t code
     cdef bint is_packed = True, is_updated = False
-    _check_settings(training, room, num_threads)
+    _check_settings(training, room)
     _must(training.count > 0, "there are no operations")
     for place in range(training.count):
         code = operations[place].code

@@ -100,8 +100,9 @@ class GradientPlan(_plan.PlanBase):
         self._settings["l2"], self._settings["l1"] = self.network.weight_decay_lambda, self.network.l1_lambda
         losses, correct, progress = np.zeros(1), np.zeros(1, np.int64), np.zeros(1, _plan.PROGRESS)
         masks = self._draw_masks([x.shape[0]], x.shape[0])
-        self._run(x, t, _AS_THEY_COME, keys, masks, weights, self._optimizer, self._settings, losses, correct,
-                  progress, x.shape[0], False, 1, min(self._most_threads, self.wanted_threads(x.shape[0])), 0.0)
+        steps = self._prepare(x, t, _AS_THEY_COME, keys, masks, weights, self._optimizer, self._settings, losses, correct,
+                              progress, x.shape[0], False, 1)
+        self._kernels.train(steps, 0.0, min(self._most_threads, self.wanted_threads(x.shape[0])))
         for layer, first, last in self._layout.drawn:
             layer.mask = masks[0, :, first:last].view(bool)     # as the book's layer would leave it
         if self._layout.statistics:

@@ -8,12 +8,13 @@ and `obstacle` says why.
 Layout of an operation: `_core_plan.pxi`; how the list is walked: `_core_step.pxi`.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -96,6 +97,44 @@ class Begun(NamedTuple):
 
 NOT_BEGUN = Begun()
 
+Result = TypeVar("Result")
+
+
+class Turn(NamedTuple):
+    """Steps that a fit wants to be taken, alone or beside those of other fits, and for how long at most."""
+
+    plan: "Plan"
+    steps: Any          # as compiled code has prepared them
+    progress: np.ndarray
+    in_epoch: int       # steps
+    seconds: float
+
+    def take(self) -> float:
+        """Take them alone, on as many threads as are worth their while; how many seconds that took."""
+        return self.plan._take_alone(self)
+
+
+Turns = Generator[Turn, float, Result]
+"""A fit on its way: it gives its turns, is told how many seconds each took, and returns what it gave."""
+
+
+def taken_alone(turns: Turns[Result]) -> Result:
+    """What a fit gives whose turns are taken as they come."""
+    with contextlib.closing(turns):     # also after Ctrl-C between two lines below, whatever holds the traceback
+        try:
+            turn = next(turns)
+            while True:
+                try:
+                    seconds = turn.take()
+                except BaseException as error:  # noqa: BLE001 - the fit puts everything in order and raises it
+                    turn = turns.throw(error)
+                else:
+                    turn = turns.send(seconds)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
 _IN_PLACE = {Relu: "RELU", LeakyRelu: "LEAKY_RELU", Sigmoid: "SIGMOID", Tanh: "TANH"}
 LOSSES = {kind: kind._operation for kind in (
     SoftmaxWithLoss, SigmoidWithLoss, IdentityWithLoss, AbsoluteError, HuberLoss, QuantileLoss, PoissonLoss)}
@@ -169,6 +208,16 @@ def described(network: "Network", optimizer: Any, batch_size: int) -> str:
     megabytes = Plan(network, optimizer, batch_size).nbytes / 1e6
     return (f"trains in compiled code, in {megabytes:.1f} MB of memory "
             f"(batches of {batch_size:,} with {type(optimizer).__name__})")
+
+
+def take_all(turns: list[Turn], seconds: float, num_threads: int) -> list[float]:
+    """Take turns at once, each on one thread, the first ones first, for at most so long; how many seconds each took.
+
+    That is 0 of those that nobody came to.
+    """
+    found: list[float] = turns[0].plan._kernels.train_all(
+        [turn.steps for turn in turns], [turn.seconds for turn in turns], seconds, num_threads)
+    return found
 
 
 @dataclass
@@ -470,20 +519,19 @@ class PlanBase:
         """Threads that are worth their while for steps of so many rows."""
         return _threads.for_steps(rows, self._layout.multiply_adds)
 
-    def _run(
+    def _prepare(
         self, x: np.ndarray, t: np.ndarray, orders: np.ndarray, keys: np.ndarray, masks: np.ndarray, weights: np.ndarray,
         optimizer: np.ndarray, settings: np.ndarray, losses: np.ndarray, correct: np.ndarray, progress: np.ndarray,
-        batch_size: int, checks_data: bool, most_steps: int, threads: int, seconds: float,
-    ) -> None:
-        """At most so many steps in compiled code on at most so many threads, until some seconds are over."""
+        batch_size: int, checks_data: bool, most_steps: int,
+    ) -> Any:
+        """At most so many steps for compiled code to take, from where the progress is."""
         nothing = np.empty((0, 0), self._arena.dtype)
         labels, targets = (t, nothing) if t.dtype == np.int64 else (np.empty(0, np.int64), t)
-        self._kernels.train(
+        return self._kernels.prepare(
             x, self._layout.operations, self._arrays, self._arena, labels, targets, orders, keys, masks, weights, optimizer,
             settings, self._losses, self._correct, self._penalties, self._squares, self._finished, losses, correct, progress,
             self._layout.kept, batch_size, self._block_rows, self._group, self._scratch,
-            self._scratch_size, checks_data, most_steps, seconds,
-            min(threads, _threads.get_num_threads()),
+            self._scratch_size, checks_data, most_steps,
         )
 
     def _draw_masks(self, sizes: list[int], batch_size: int) -> np.ndarray:
@@ -553,16 +601,21 @@ class Plan(PlanBase):
         self._part, self._weights, self._has_seen_data = part, part.weights, not part.checks_data
         return self.train(part.x, part.t, 1, shuffle, number, told, **more)[0]
 
-    def train(
+    def train(self, *arguments: Any, **more: Any) -> list[tuple[float, float, int, int]]:
+        """What `turns` gives, each of them taken alone."""
+        return taken_alone(self.turns(*arguments, **more))
+
+    def turns(
         self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None], *,
-        rates: np.ndarray | None = None, deadline: float = math.inf, watch: Callable[[int, float], bool] | None = None,
+        rows: np.ndarray | None = None, rates: np.ndarray | None = None, deadline: float = math.inf,
+        clock: Callable[[], float] = time.perf_counter, watch: Callable[[int, float], bool] | None = None,
         begun: Begun = NOT_BEGUN, saver: "Saver | None" = None,
-    ) -> list[tuple[float, float, int, int]]:
+    ) -> Turns[list[tuple[float, float, int, int]]]:
         """Train on all rows for some epochs, the first of which has a number; `told` hears of every so many steps.
 
         x may hold NaN or infinity: the first epoch looks at each row when it reads it, and refuses them.
-        rates: by which each step's learning rate is multiplied. deadline: of `time.perf_counter`, after which the step that
-        runs is the last one. watch: called after each step of one epoch with its number in it and its loss, the network as
+        rows: which of x, t and the weights; all if not given. rates: by which each step's learning rate is multiplied.
+        deadline: of the clock, after which the step that runs is the last one. watch: called after each step of one epoch with its number in it and its loss, the network as
         it is then; says whether the step shall be the last one. begun: steps of the first epoch that are over, which
         the generator has not drawn for yet and the optimiser has counted. saver: keeps one epoch, when it is due and when
         that ends early.
@@ -572,43 +625,44 @@ class Plan(PlanBase):
         the last finished epoch.
         """
         generator = self.network.generator
+        count = x.shape[0] if rows is None else len(rows)
         before, updates = generator.bit_generator.state, getattr(self.optimizer, "iter", 0) - begun.step
         progress = np.zeros(1, PROGRESS)
         progress["step"], progress["loss"], progress["correct"] = begun[:3]
         is_over = has_stored = False
         losses, correct = np.zeros(epochs), np.zeros(epochs, np.int64)
-        steps = -(-x.shape[0] // self._batch_size)
+        steps = -(-count // self._batch_size)
         ends_within = watch is not None or deadline < math.inf or saver is not None     # perhaps, an epoch
         if (epochs > 1 or ends_within) and not self._finished.size:
             self._finished = _aligned_zeros(self._layout.kept, self._arena.dtype)
         try:
-            orders, keys = self._draw(x.shape[0], epochs, steps, shuffle)
+            orders, keys = self._draw(count, epochs, steps, shuffle)
+            if rows is not None:
+                orders = rows[orders] if shuffle else np.tile(rows, (epochs, 1))
             self._load()
             if ends_within:
                 self._finished[:] = self._arena[: self._layout.kept]
             optimizer = self._optimizer_described(updates)
-            weights = self._weights_of_steps(orders, x.shape[0], steps)
-            counts = weights if self._manner is None else self._rows_of_steps(x.shape[0], epochs)
+            weights = self._weights_of_steps(orders, count, steps)
+            counts = weights if self._manner is None else self._rows_of_steps(count, epochs)
             settings = self._settings_of_steps(weights, counts, rates)
             masks = np.empty((0, 0, 0), np.uint8)
             while not is_over:
                 before_them, loss_before = _steps_taken(progress, steps), float(progress["loss"][0])
                 if self._layout.drawn and not masks.shape[0]:
                     undrawn: Any = before_them, np.random.get_state() if saver is not None else None
-                    masks = self._masks_from(before_them, epochs * steps, x.shape[0])
-                threads, seconds = self._pace.next()
-                started = time.perf_counter()
+                    masks = self._masks_from(before_them, epochs * steps, count)
                 most = 1 if watch is not None else len(masks) if self._layout.drawn else epochs * steps
-                self._run(x, t, orders, keys, masks, self._weights, optimizer, settings, losses, correct, progress,
-                          self._batch_size, not self._has_seen_data, most, threads,
-                          min(seconds, max(min(deadline, saver.due if saver is not None else math.inf) - started, 0)))
+                prepared = self._prepare(x, t, orders, keys, masks, self._weights, optimizer, settings, losses, correct,
+                                         progress, self._batch_size, not self._has_seen_data, most)
+                seconds = min(deadline - clock(), math.inf if saver is None else saver.due - time.perf_counter())
+                yield Turn(self, prepared, progress, steps, max(seconds, 0))
                 taken = _steps_taken(progress, steps)
-                self._pace.learn((time.perf_counter() - started) / max(taken - before_them, 1))
                 masks = masks[taken - before_them :]    # time may have been over before all were used
                 told(taken - before_them)
                 if not progress["is_finite"]:
                     if self._part is None:
-                        _validation.all_finite("x", x)
+                        _validation.rows_are_finite("x", x, rows)
                     else:
                         self._part.refuse_odd()
                     number += int(progress["epoch"][0])
@@ -616,7 +670,7 @@ class Plan(PlanBase):
                     step += 0 if self._part is None else self._part.first_step
                     _validation.loss_is_finite(loss, number, step, self.optimizer, x, t)
                     _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
-                is_over = taken == epochs * steps or time.perf_counter() > deadline
+                is_over = taken == epochs * steps or clock() > deadline
                 if watch is not None:
                     loss = float(losses[0] if taken == steps else progress["loss"][0]) - loss_before
                     has_stored = True
@@ -633,7 +687,7 @@ class Plan(PlanBase):
                     self._store(self._arena, updates + taken)
                     if masks.shape[0]:      # drawn for later steps
                         np.random.set_state(undrawn[1])
-                        self._masks_from(undrawn[0], taken, x.shape[0])
+                        self._masks_from(undrawn[0], taken, count)
                         masks = masks[:0]
                     saver.within(taken, float(progress["loss"][0]), int(progress["correct"][0]))
             if taken % steps:   # at the end of an epoch, compiled code looks
@@ -643,12 +697,12 @@ class Plan(PlanBase):
             told_of = -(-taken // steps)
             if told_of < epochs:
                 generator.bit_generator.state = before
-                self._draw(x.shape[0], told_of, steps, shuffle and self._manner is None)
+                self._draw(count, told_of, steps, shuffle and self._manner is None)
             self._store(self._arena, updates + taken)
         except BaseException:   # also Ctrl-C between two arrays that are stored
             finished = int(progress["epoch"][0])
             generator.bit_generator.state = before
-            self._draw(x.shape[0], finished, steps, shuffle and self._manner is None)
+            self._draw(count, finished, steps, shuffle and self._manner is None)
             if finished or has_stored:
                 memory = self._finished if self._finished.size else self._arena
                 self._store(memory, updates + max(finished * steps, begun.step))
@@ -659,9 +713,17 @@ class Plan(PlanBase):
         results = []
         for epoch in range(told_of):
             first, last = epoch * steps, min((epoch + 1) * steps, taken)
-            rows = min((last - first) * self._batch_size, x.shape[0])
-            results.append((float(losses[epoch]), float(counts[first:last].sum()), int(correct[epoch]), rows))
+            in_epoch = min((last - first) * self._batch_size, count)
+            results.append((float(losses[epoch]), float(counts[first:last].sum()), int(correct[epoch]), in_epoch))
         return results
+
+    def _take_alone(self, turn: Turn) -> float:
+        threads, seconds = self._pace.next()
+        before, started = _steps_taken(turn.progress, turn.in_epoch), time.perf_counter()
+        self._kernels.train(turn.steps, min(seconds, turn.seconds), min(threads, _threads.get_num_threads()))
+        took = time.perf_counter() - started
+        self._pace.learn(took / max(_steps_taken(turn.progress, turn.in_epoch) - before, 1))
+        return took
 
     def _draw(self, rows: int, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
         """Orders of the rows and keys of the masks, as the layers one by one would draw them."""

@@ -94,7 +94,7 @@ class Resumed:
         _require(_is_number(training.get("loss"), -math.inf) and _is_number(training.get("seconds"), 0),
                  "has a wrong loss or time")
         correct: Any = training.get("correct")
-        _require((correct is None and not self._kept.is_planned) or (_is_whole(correct, 0) and correct <= len(job.x)),
+        _require((correct is None and not self._kept.is_planned) or (_is_whole(correct, 0) and correct <= job.count),
                  "has a wrong number of rows classified right")
         begun = epoch + (step > 0)
         if begun > job.epochs:

@@ -210,6 +210,15 @@ def all_finite(name: str, array: np.ndarray, first_row: int = 0) -> None:
         raise ValueError(f"{name} contains NaN or infinity (first at row {first_row + row}, column {column})")
 
 
+def rows_are_finite(name: str, array: np.ndarray, rows: np.ndarray | None) -> None:
+    """`all_finite` of some rows, each of which there is; of all if not given."""
+    if rows is None:
+        all_finite(name, array)
+        return
+    for row in np.unique(rows).tolist():
+        all_finite(name, array[row : row + 1], row)
+
+
 def same_length(t: np.ndarray, x_rows: int, t_name: str = "t", x_name: str = "x") -> None:
     if t.ndim == 0 or t.shape[0] != x_rows:
         found = "is a single value" if t.ndim == 0 else f"has {t.shape[0]} rows"
