@@ -64,7 +64,9 @@ cdef extern from "_parallel.h" nogil:
     Py_ssize_t nnfast_share(Py_ssize_t n, Py_ssize_t unit, int next)
     void nnfast_wait(nnfast_barrier* barrier, int threads)
     int32_t nnfast_increment "NNFAST_INCREMENT" (int32_t* place)
+    int32_t nnfast_load "NNFAST_LOAD" (int32_t* place)
     int64_t nnfast_load_long "NNFAST_LOAD_LONG" (int64_t* place)
+    void nnfast_yield "NNFAST_YIELD" ()
     int nnfast_forks
     void nnfast_watch_forks()
     uint8_t* nnfast_take_block(uint8_t* blocks, Py_ssize_t size, int32_t count)
@@ -76,6 +78,7 @@ cdef extern from "_parallel.h" nogil:
     int nnfast_assemble(nnfast_team* team, int threads)
     int nnfast_assemble_loose(nnfast_team* team, int threads)
     bint nnfast_is_disturbed(const nnfast_team* team)
+    void nnfast_disturb(nnfast_team* team)
     void nnfast_leave(nnfast_team* team)
     void nnfast_disband(nnfast_team* team)
     int64_t nnfast_clock()

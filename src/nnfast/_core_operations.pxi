@@ -317,7 +317,7 @@ cdef void _operate_on_rows(
     cdef Py_ssize_t code = operation.code, x_row = operation.x_row
     if code == GATHER:
         _gather(training, batch.first + first, rows, 0, training.inputs, y, operation.y_row)
-        if training.checks_data:
+        if batch.checks_data:
             _check_rows(training, y, operation.y_row, rows)
     elif code == PRODUCT:
         if operation.x < 0 and training.order == NULL and not training.converts:
@@ -326,7 +326,7 @@ cdef void _operate_on_rows(
         elif operation.x < 0:
             _gather(training, batch.first + first, rows, 0, training.inputs, scratch, x_row)
             x = scratch
-        if operation.x < 0 and training.checks_data:
+        if operation.x < 0 and batch.checks_data:
             _check_rows(training, x, x_row, rows)
         _panels_product(x, x_row, rows, operation.inputs, arena + operation.weights,
                         <const floating*>NULL if operation.bias < 0 else arena + operation.bias,

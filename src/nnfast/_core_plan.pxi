@@ -132,7 +132,7 @@ cdef struct Training:
     bint stops
     bint lost                   # the last loss is not finite; nobody changes it while others may read it
     bint has_odd_weights        # some weight that was packed is NaN or infinite
-    bint checks_data            # whether it is finite: in the first epoch, which sees all of it
+    bint checks_data            # whether it is finite: in the first epoch of a call, which sees all of it
     bint has_odd_data           # it is not
     int64_t deadline    # of nnfast_clock
     nnfast_team team
@@ -140,6 +140,7 @@ cdef struct Training:
 cdef struct Batch:
     Py_ssize_t step             # since the call's first epoch began
     Py_ssize_t first, rows      # in order
+    bint checks_data
     StepSettings settings
 
 

@@ -132,6 +132,7 @@ cdef void _train_share(Training* training, floating* arena, int share, int share
         batch.step = epoch * training.steps + step
         batch.first = (0 if training.order == NULL else epoch * training.rows) + step * training.batch_size
         batch.settings = training.settings[batch.step]
+        batch.checks_data = training.checks_data and batch.step - training.first_step < training.steps
         batch.rows = training.batch_size
         if batch.rows > training.rows - step * training.batch_size:
             batch.rows = training.rows - step * training.batch_size

@@ -32,15 +32,21 @@ cdef class TrainingSteps:
     def __dealloc__(self):
         PyMem_Free(self.operations)
 
+    @property
+    def is_over(self):
+        """Whether no step is left, or a value was not finite."""
+        cdef Py_ssize_t next_step = self.now.epoch * self.training.steps + self.now.step
+        return (self.now.epoch >= self.training.epochs
+                or next_step >= self.training.first_step + self.training.most_steps
+                or (next_step > self.training.first_step and not self.now.is_finite))
+
     cdef Turn begin(self, double seconds, int num_threads) except *:
         """Make ready for so many threads, until some seconds are over."""
         cdef Training* training = &self.training
         cdef Turn turn
         _check_threads(num_threads)
         _must(not self.is_taken, "these steps are being taken already")
-        _must(self.operations != NULL and self.now.epoch < training.epochs
-              and self.now.epoch * training.steps + self.now.step < training.first_step + training.most_steps,
-              "no step is left")
+        _must(not self.is_over, "no step is left")
         _must(_fits(training.scratch, num_threads, training.scratch_size, training.scratch_size, self.arena_size),
               "the arena has too little scratch for the threads")
         memset(&training.team, 0, sizeof(training.team))
@@ -69,7 +75,7 @@ def prepare(
     floating[::1] arena,            # in and out: weights and states, then scratch
     const int64_t[::1] labels,      # in   (R,)    empty where the loss takes targets
     const floating[:, ::1] targets,     # in   (R, O)  empty where it takes labels
-    const int64_t[:, ::1] order,    # in   (epochs, N)     rows of x, batch after batch; (epochs, 0): as they come, N = R
+    const int64_t[:, ::1] order,    # in   (epochs, N)     rows of x, batch after batch; (epochs, 0): all as they come
     const uint64_t[:, ::1] keys,    # in   (epochs * steps, dropouts)
     const uint8_t[:, :, ::1] masks,     # in   (most_steps, batch_size, columns)   or no columns
     const double[::1] weights,      # in   (R,)    of the rows; empty: all are 1
@@ -189,10 +195,17 @@ def train(TrainingSteps steps not None, double seconds, int num_threads):
     steps.check()
 
 
+# Nanoseconds that a thread without work waits before it ends a call which may be given more in the next one: calling takes
+# the interpreter some 20 microseconds.
+cdef enum:
+    PATIENCE = 1000000
+
 cdef struct Turns:
     Turn* turns
     int32_t count
     int32_t next_turn       # nobody's yet
+    int32_t ended
+    bint hurries            # whether the next call may have more
     int64_t deadline
     nnfast_team team
 
@@ -200,21 +213,27 @@ cdef struct Turns:
 cdef void _take_turns(Turns* all) noexcept nogil:
     """What each thread does: one turn after the other, the first ones first, until they or the time are over."""
     cdef int64_t begun = nnfast_clock(), ended
-    cdef int32_t place
-    while True:
-        place = nnfast_increment(&all.next_turn) - 1
-        if place >= all.count or (place > 0 and begun > all.deadline):
-            return
+    cdef int32_t place = nnfast_increment(&all.next_turn) - 1
+    while place < all.count and (place == 0 or begun < all.deadline):
         _take_turn(all.turns + place, 0, 1)
         ended = nnfast_clock()
         all.turns[place].seconds = 1e-9 * (ended - begun)
         begun = ended
+        nnfast_increment(&all.ended)
+        place = nnfast_increment(&all.next_turn) - 1
+    if not all.hurries or begun >= all.deadline:
+        return
+    while nnfast_load(&all.ended) < all.count and nnfast_clock() < begun + PATIENCE:
+        nnfast_yield()
+    for place in range(all.count):
+        nnfast_disturb(&all.turns[place].training.team)
 
 
-def train_all(list steps not None, list seconds not None, double seconds_together, int num_threads):
+def train_all(list steps not None, list seconds not None, double seconds_together, bint hurries, int num_threads):
     """Take several steps at once, one thread each of them, in their order, until they or the time are over.
 
-    seconds: of each. Returns by steps the seconds that they took: 0 where nobody has begun.
+    seconds: of each. hurries: a thread without work ends the call. Returns by steps the seconds that they took: 0 where
+    nobody has begun.
     """
     cdef Turns all
     cdef Py_ssize_t place, begun = 0
@@ -222,7 +241,7 @@ def train_all(list steps not None, list seconds not None, double seconds_togethe
     memset(&all, 0, sizeof(all))
     _check_threads(num_threads)
     _must(0 < len(steps) < 1 << 30, "there are no steps, or too many")
-    all.count = <int32_t>len(steps)
+    all.count, all.hurries = <int32_t>len(steps), hurries
     all.turns = <Turn*>PyMem_Calloc(len(steps), sizeof(Turn))
     if all.turns == NULL:
         raise MemoryError()

@@ -101,13 +101,19 @@ _EPOCHS_SECONDS = 0.1
 _MOST_ROWS = 1 << 20
 """In the orders of epochs that are trained together: 8 MB."""
 
+# Of the first ones nobody knows how long they take: hardly so long.
+_MULTIPLY_ADD_SECONDS = 1e-9
+_STEP_SECONDS = 5e-6
+
 
 def planned(job: Job, first: int, end_epoch: EndEpoch) -> _plan.Turns[None]:
     """Train in compiled code, after the first epochs: one at a time where somebody looks at the network after each."""
     network, optimizer = job.network, job.optimizer
     optimizer.states(network.params)    # refuses what does not fit
     plan = _plan.Plan(network, optimizer, job.batch_size, job.weights, job.clip_value, job.clip_norm, job.manner)
-    done, together = first, 1
+    done = first
+    together = _together(
+        job, done, _MULTIPLY_ADD_SECONDS * job.count * plan.multiply_adds + _STEP_SECONDS * job.steps)
     while done < job.epochs and (done == first or job.clock() <= job.deadline):
         begun = job.begin()
         started = job.clock() - begun.seconds
@@ -122,11 +128,17 @@ def planned(job: Job, first: int, end_epoch: EndEpoch) -> _plan.Turns[None]:
             if end_epoch(loss / (weight or 1), accuracy, seconds, rows):
                 return
         done += together
-        if not job.is_watched:
-            most = min(job.epochs - done, max(1, _MOST_ROWS // job.count))
-            if job.manner is not None:
-                most = min(most, job.manner.most_together())
-            together = max(1, min(most, int(_EPOCHS_SECONDS / seconds)))
+        together = _together(job, done, seconds)
+
+
+def _together(job: Job, done: int, seconds: float) -> int:
+    """How many epochs to train together, after those that are done, if each takes so long."""
+    if job.is_watched:
+        return 1
+    most = min(job.epochs - done, _MOST_ROWS // job.count, int(_EPOCHS_SECONDS / seconds))
+    if job.manner is not None:
+        most = min(most, job.manner.most_together())
+    return max(1, most)
 
 
 def layer_by_layer(job: Job, first: int, end_epoch: EndEpoch) -> None:

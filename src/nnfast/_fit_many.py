@@ -71,17 +71,22 @@ def fit_many(
         nothing is copied.
     validation_rows : sequence of array_like, optional
         Likewise the rows that are evaluated after each epoch, instead of `validation_data`.
-    epochs, batch_size, validation_data, shuffle, class_weight, schedule, clip_value, clip_norm, early_stopping, metrics, \
-callbacks, step_callbacks
-        As in `Network.fit`, one for all or a list. Functions are called in the thread that calls this one.
+    epochs, batch_size : int or list of int
+        As in `Network.fit`, like all that follow.
     optimizer : optimiser or list of optimisers, optional
         One for all is copied for each network, and is not changed itself.
+    validation_data, shuffle : optional
+        One for all or a list.
     sample_weight : array_like or list of array_like, optional
         Of all rows of `x`, shape (B,).
+    class_weight, schedule, clip_value, clip_norm, early_stopping, metrics : optional
+        One for all or a list.
     time_budget : float or list of float, optional
         Seconds, above 0, that each network may train, those not counted in which others have its thread.
     checkpoint, resume : list, optional
         One for each network.
+    callbacks, step_callbacks : iterable of callables, or list of them
+        Called in the thread that calls this function.
     executor : optional
         Not yet.
     verbose : int, default 0
@@ -120,10 +125,10 @@ callbacks, step_callbacks
     >>> import nnfast
     >>> x, t = nnfast.load_digits(flatten=True)[0]
     >>> folds = np.array_split(np.random.default_rng(0).permutation(len(x)), 5)
-    >>> networks = [nnfast.TwoLayerNet(64, 30, 10, seed=0) for _ in folds]
+    >>> networks = [nnfast.MultiLayerNet(64, [30], 10) for _ in folds]
     >>> histories = nnfast.fit_many(
     ...     networks, x, t, rows=[np.setdiff1d(np.arange(len(x)), fold) for fold in folds], epochs=10,
-    ...     optimizer=nnfast.Adam())
+    ...     optimizer=nnfast.Adam(0.01))
     >>> accuracies = [network.accuracy(x[fold], t[fold]) for network, fold in zip(networks, folds)]
     >>> min(accuracies) > 0.9
     True
@@ -144,6 +149,7 @@ callbacks, step_callbacks
         _many_validation.own_optimizers(optimizer)
     else:
         options["optimizer"] = [copy.deepcopy(optimizer) for _ in found]
+    _many_validation.own_files(options["checkpoint"])
     options["rows"] = _many_validation.rows_of_each("rows", rows, len(found), available)
     options["validation_rows"] = _many_validation.rows_of_each("validation_rows", validation_rows, len(found), available)
     verbose = _validation.check_count("verbose", int(verbose), 0)

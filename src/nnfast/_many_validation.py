@@ -86,6 +86,16 @@ def own_optimizers(optimizers: list[Any]) -> None:
         places[id(optimizer)] = place
 
 
+def own_files(checkpoints: list[Any]) -> None:
+    """That no two are written into one file."""
+    places: dict[Any, int] = {}
+    for place, checkpoint in enumerate(checkpoints):
+        path = getattr(checkpoint, "path", None)
+        if path is not None and path in places:
+            raise ValueError(f"checkpoint[{place}] has the file of checkpoint[{places[path]}], {path}: each needs its own")
+        places[path] = place
+
+
 def a_list_for_each(name: str, value: Any) -> None:
     """Of an option that names a file."""
     if value is not None and not isinstance(value, list):

@@ -252,6 +252,9 @@ static int nnfast_is_disturbed(const nnfast_team* team)
         && (double)yielded > ((double)team->threads - NNFAST_WORTH) * (double)(nnfast_clock() - team->begun);
 }
 
+/* Makes a team of one stop, from another thread. */
+static void nnfast_disturb(nnfast_team* team) { NNFAST_ADD_LONG(&team->barrier.yielded, NNFAST_PATIENCE + 1); }
+
 /* The last thing that each thread of the team does in the region, where that is not to wait at the barrier anyway. */
 static void nnfast_leave(nnfast_team* team) { nnfast_wait(&team->barrier, nnfast_team_size()); }
 

@@ -210,13 +210,13 @@ def described(network: "Network", optimizer: Any, batch_size: int) -> str:
             f"(batches of {batch_size:,} with {type(optimizer).__name__})")
 
 
-def take_all(turns: list[Turn], seconds: float, num_threads: int) -> list[float]:
-    """Take turns at once, each on one thread, the first ones first, for at most so long; how many seconds each took.
+def take_all(turns: list[tuple[Turn, float]], seconds: float, hurries: bool, num_threads: int) -> list[float]:
+    """Take turns at once, each on one thread and for at most so many seconds, the first ones first; how long each took.
 
-    That is 0 of those that nobody came to.
+    That is 0 of those that nobody came to. seconds: of the call. hurries: until a thread is without work.
     """
-    found: list[float] = turns[0].plan._kernels.train_all(
-        [turn.steps for turn in turns], [turn.seconds for turn in turns], seconds, num_threads)
+    found: list[float] = turns[0][0].plan._kernels.train_all(
+        [turn.steps for turn, _ in turns], [longest for _, longest in turns], seconds, hurries, num_threads)
     return found
 
 
@@ -510,6 +510,11 @@ class PlanBase:
         self._penalties, self._squares = np.zeros(tiles), np.zeros(tiles if keeps_gradients else 0)
 
     @property
+    def multiply_adds(self) -> int:
+        """Of a row in a step."""
+        return self._layout.multiply_adds
+
+    @property
     def nbytes(self) -> int:
         """Bytes that are allocated: the arena, what is beside it, and what the last finished epoch left."""
         arrays = (self._layout.operations, self._arena, self._losses, self._correct, self._penalties, self._squares)
@@ -733,7 +738,8 @@ class Plan(PlanBase):
         for epoch in range(epochs):
             if shuffle:
                 orders[epoch] = (generator.permutation if self._manner is None else self._manner.order)(rows)
-            keys[epoch] = generator.integers(1 << 64, size=keys[epoch].shape, dtype=np.uint64)
+            if self._layout.dropouts:
+                keys[epoch] = generator.integers(1 << 64, size=keys[epoch].shape, dtype=np.uint64)
         return orders, keys.reshape(epochs * steps, self._layout.dropouts)
 
     def _masks_from(self, step: int, steps: int, rows: int) -> np.ndarray:
