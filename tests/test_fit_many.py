@@ -483,7 +483,7 @@ def test_what_does_not_fit_is_refused_before_anything_changes(data, arguments, e
 
 
 def test_a_refusal_names_the_network_and_lists_must_not_repeat_an_optimizer(data):
-    with pytest.raises(ValueError, match="^epochs is 0") as info:
+    with pytest.raises(ValueError, match=r"^epochs is 0") as info:
         fit_many(all_kinds()[:2], *data, epochs=[1, 0])
     assert info.value.__notes__ == ["This is of networks[1]."]
     adam = Adam()

@@ -195,8 +195,8 @@ def train(TrainingSteps steps not None, double seconds, int num_threads):
     steps.check()
 
 
-# Nanoseconds that a thread without work waits before it ends a call which may be given more in the next one: calling takes
-# the interpreter some 20 microseconds.
+# Nanoseconds that a thread without work waits before it ends a call which may be given more in the next one: calling
+# takes the interpreter some 20 microseconds.
 cdef enum:
     PATIENCE = 1000000
 
