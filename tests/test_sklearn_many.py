@@ -384,6 +384,13 @@ def test_scores_of_folds_are_scikit_learns(kind, cv, counts, rng):
     assert counts == [len(ours)]
 
 
+def test_folds_that_are_trained_at_once_need_no_processes(counts):
+    x, y = data("numbers")
+    found = cross_val_score(made("numbers"), x, y, cv=3, n_jobs=2)
+    np.testing.assert_array_equal(found, model_selection.cross_val_score(made("numbers"), x, y, cv=3))
+    assert counts == [3]
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("settings", PARTS)
 @pytest.mark.parametrize("kind", KINDS)
