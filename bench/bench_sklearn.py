@@ -4,6 +4,8 @@
 two epochs of one. scikit-learn's products are OpenBLAS's, with as many threads as nnfast may use.
 """
 
+import multiprocessing
+import multiprocessing.util
 import sys
 import warnings
 
@@ -79,6 +81,75 @@ def passing(library: str, source: str, dtype: str, rows: int):
     return work
 
 
+def _may_have_processes() -> None:
+    """A contestant's process is a daemon, in which joblib would not start any; and which would wait for them to rest."""
+    from joblib.externals.loky import get_reusable_executor
+
+    multiprocessing.current_process()._config["daemon"] = False
+    multiprocessing.util.Finalize(None, lambda: get_reusable_executor().shutdown(kill_workers=True), exitpriority=100)
+
+
+def scoring(library: str, function: str, source: str, settings: dict, folds: int, jobs: int | None):
+    """Cross-validation by scikit-learn's function, or by that of `nnfast.sklearn`."""
+    _may_have_processes()
+    from sklearn import model_selection
+
+    from nnfast import sklearn as own
+
+    estimator, (x, y) = _estimator(library, settings), data(source, "float64")
+    score = (own if function == "nnfast" else model_selection).cross_val_score
+    return lambda: [score(estimator, x, y, cv=folds, scoring="neg_log_loss", n_jobs=jobs)]
+
+
+def voting(library: str, source: str, settings: dict, members: int, jobs: int | None):
+    """An ensemble, or scikit-learn's of estimators with the same `random_state`."""
+    _may_have_processes()
+    from sklearn.ensemble import VotingClassifier
+
+    x, y = data(source, "float64")
+    estimator = _estimator("nnfast", {**settings, "n_ensemble": members})
+    if library != "nnfast":
+        states = [one.random_state for one in estimator.set_params(max_iter=1).fit(x, y).estimators_]
+        estimator = VotingClassifier(
+            [(str(state), _estimator(library, settings).set_params(random_state=state)) for state in states], voting="soft",
+            n_jobs=jobs)
+
+    def work():
+        estimator.fit(x, y)
+        return [estimator.predict_proba(x[:100])]
+
+    return work
+
+
+def at_once() -> list[timing.Case]:
+    """Several networks in one call; scikit-learn's alone and in two processes, and ours by scikit-learn's function."""
+    folds = [
+        ("5 folds, digits", "10 epochs", DIGITS, {"max_iter": 10}, 5),
+        ("5 folds, table, 500 x 10", "50 epochs", TABLE, {"max_iter": 50}, 5),
+        ("20 folds, table, 20-20", "small networks, 20 epochs", TABLE, {"hidden_layer_sizes": (20, 20), "max_iter": 20}, 20),
+    ]
+    ensembles = [
+        ("ensemble of 8, digits", "10 epochs", DIGITS, {"max_iter": 10}, 8),
+        ("ensemble of 32, table, 20", "small networks, 20 epochs", TABLE, {"hidden_layer_sizes": (20,), "max_iter": 20}, 32),
+    ]
+    return [
+        timing.Case(name, reason, {
+            "scikit-learn": timing.Contestant(scoring, ("sklearn", "sklearn", source, settings, count, None)),
+            "scikit-learn, 2 jobs": timing.Contestant(scoring, ("sklearn", "sklearn", source, settings, count, 2)),
+            "nnfast, fold by fold": timing.Contestant(scoring, ("nnfast", "sklearn", source, settings, count, None)),
+            timing.OURS: timing.Contestant(scoring, ("nnfast", "nnfast", source, settings, count, None)),
+        }, TOLERANCE)
+        for name, reason, source, settings, count in folds
+    ] + [
+        timing.Case(name, reason, {
+            "scikit-learn": timing.Contestant(voting, ("sklearn", source, settings, count, None)),
+            "scikit-learn, 2 jobs": timing.Contestant(voting, ("sklearn", source, settings, count, 2)),
+            timing.OURS: timing.Contestant(voting, ("nnfast", source, settings, count, None)),
+        }, TOLERANCE)
+        for name, reason, source, settings, count in ensembles
+    ]
+
+
 def cases() -> list[timing.Case]:
     fits = [
         ("fit, digits, defaults", "scikit-learn's own digits, until it converges", DIGITS, "float64", {}),
@@ -110,7 +181,7 @@ def cases() -> list[timing.Case]:
             who: timing.Contestant(passing, (library, DIGITS, "float64", 20))
             for who, library in (("scikit-learn", "sklearn"), (timing.OURS, "nnfast"))
         }, TOLERANCE)
-    ]
+    ] + at_once()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,15 +8,15 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import scipy.optimize
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
-from nnfast import _fit, _plan, _threads, _validation, functions
+from nnfast import _fit, _plan, _threads, _turns, _validation, functions
 from nnfast._gradient_plan import GradientPlan
 from nnfast.network import Network
 from nnfast.optimizer import SGD, Adam, Momentum, Nesterov, Optimizer
@@ -92,61 +92,181 @@ def forget(estimator: "Perceptron") -> None:
         estimator.loss_curve_ = []
 
 
+@dataclasses.dataclass
+class Data:
+    """What is trained on: rows of data, all or some, with targets as the network takes them."""
+
+    x: Any      # an array, or sparse
+    targets: np.ndarray     # of all rows of x, whatever they are where none is trained on
+    weights: np.ndarray | None  # likewise
+    rows: np.ndarray | None = None      # that are trained on
+
+    @classmethod
+    def of_rows(cls, x: Any, targets: np.ndarray, weights: np.ndarray | None, rows: np.ndarray | None) -> Self:
+        """With targets and weights of these rows alone."""
+        if rows is not None:
+            targets = _spread(targets, rows, x.shape[0])
+            weights = None if weights is None else _spread(weights, rows, x.shape[0])
+        return cls(x, targets, weights, rows)
+
+    @property
+    def count(self) -> int:
+        """Rows that are trained on."""
+        return int(self.x.shape[0]) if self.rows is None else len(self.rows)
+
+    def shared(self) -> "Data":
+        """For several networks: sparse rows that may be dense at a time are so once."""
+        is_few = hasattr(self.x, "toarray") and self.x.shape[0] <= _dense_rows(self.x)
+        return dataclasses.replace(self, x=dense(self.x)) if is_few else self
+
+    def divided(self, kept: np.ndarray, held: np.ndarray) -> tuple["Data", Validation]:
+        """What is left to train on, and to validate with, by places in the rows."""
+        if self.rows is not None:
+            kept, held = self.rows[kept], self.rows[held]
+        x, targets, weights = self.x, self.targets, self.weights
+        validation = Validation(x[held], targets[held], None if weights is None else weights[held])
+        if not hasattr(x, "toarray"):
+            return Data(x, targets, weights, kept), validation
+        return Data(x[kept], targets[kept], None if weights is None else weights[kept]), validation
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Values of some of so many rows, at their places."""
+    found = np.zeros((count, *values.shape[1:]), values.dtype)
+    found[rows] = values
+    return found
+
+
+class Fit:
+    """A network's fit, all ready: weights drawn, data divided."""
+
+    def __init__(self, estimator: "Perceptron") -> None:
+        self.estimator = estimator
+
+    def run(self) -> None:
+        """Train."""
+        raise NotImplementedError
+
+    def end(self, error: Exception | None = None) -> Exception | None:
+        """Clear up after training, and tell what went wrong."""
+        arrays = (*self.estimator.coefs_, *self.estimator.intercepts_)
+        if error is None and not all(np.isfinite(array).all() for array in arrays):
+            return ValueError(
+                "the weights became NaN or infinite: scale the columns of X to about -1 to 1, or lower the learning rate")
+        return error
+
+
+def train(fits: Sequence[Fit], num_threads: int | None) -> list[Exception | None]:
+    """Train several networks at once, by L-BFGS one after the other; returns by fit what went wrong."""
+    errors: list[Exception | None] = [None] * len(fits)
+    descents = [fit for fit in fits if isinstance(fit, Descent)]    # all or none
+    try:
+        if len(descents) > 1:
+            for place, error in _train_all([fit.begin() for fit in descents], num_threads).items():
+                errors[place] = error
+        else:
+            for place, fit in enumerate(fits):
+                try:
+                    fit.run()
+                except Exception as error:  # noqa: BLE001, it is the others' turn before it is raised
+                    errors[place] = error
+    except BaseException:   # Ctrl-C
+        for fit in fits:
+            fit.end()
+        raise
+    for place, fit in enumerate(fits):
+        try:
+            errors[place] = fit.end(errors[place])
+        except Exception as error:      # noqa: BLE001, a warning that the user has made an error
+            errors[place] = error
+    return errors
+
+
+def _train_all(many: Sequence[dict[str, Any]], num_threads: int | None) -> dict[int, Exception]:
+    """Train what `_fit.Fit` takes, each on one thread at a time; what went wrong by place."""
+    fits, places = [], []
+    errors: dict[int, Exception] = {}
+    with _threads.limited(num_threads):
+        for place, options in enumerate(many):
+            try:
+                fits.append(_fit.Fit(**options))
+            except (TypeError, ValueError) as error:
+                errors[place] = error
+            else:
+                places.append(place)
+        try:
+            _turns.train(fits)
+        except _turns.FitManyError as error:
+            errors |= {places[number]: one for number, one in error.errors.items()}
+    return errors
+
+
 # By steps
 
-def fit_stochastic(
-    estimator: "Perceptron", x: Any, targets: np.ndarray, weights: np.ndarray | None, validation: Validation | None, *,
-    incremental: bool,
-) -> None:
-    """Train on all rows, or, to choose when to stop, on those that are not held back; once if it is incremental."""
-    if not incremental or not hasattr(estimator, "_optimizer"):
-        estimator._optimizer = _optimizer(estimator)
-    if estimator.early_stopping and validation is None:
-        x, targets, weights, validation = _held_back(estimator, x, targets, weights)
-    rows = x.shape[0]
-    if estimator.batch_size == "auto":
-        batch_size = min(200, rows)
-    else:
-        batch_size = min(estimator.batch_size, rows)
-        if batch_size < estimator.batch_size:
-            warnings.warn(f"batch_size is {estimator.batch_size}, but there are {rows} rows: it is cut to that", stacklevel=4)
-    network = estimator.network_
-    random_state = estimator._random_state
-    if estimator.dropout:
-        # Other masks in each partial_fit, also after pickling in between.
-        generator = np.random.default_rng([random_state.randint(np.iinfo(np.int32).max), estimator.t_])
-        network.generator.bit_generator.state = generator.bit_generator.state
-    epochs = _Epochs(estimator, validation, rows, incremental=incremental)
-    order = np.arange(rows)
+class Descent(Fit):
+    """On all rows, or, to choose when to stop, on those that are not held back; one pass if it is incremental."""
 
-    def shuffled(_: int) -> np.ndarray:
-        places = np.arange(rows)
-        random_state.shuffle(places)
-        order[:] = order[places]    # each epoch's is that of the last one, shuffled
-        return order
-
-    manner = _plan.Manner(shuffled, estimator._loss_divisor(), epochs.most_together)
-    estimator.n_iter_ = 0
-    data = {"x": x, "t": targets, "sample_weight": weights, "shuffle": estimator.shuffle}
-    if hasattr(x, "toarray"):
-        block_rows = _dense_rows(x) // batch_size * batch_size
-        if block_rows < rows:
-            data = _in_blocks(x, targets, weights, max(block_rows, batch_size), shuffled if estimator.shuffle else np.arange)
+    def __init__(self, estimator: "Perceptron", data: Data, validation: Validation | None, *, incremental: bool) -> None:
+        super().__init__(estimator)
+        if not incremental or not hasattr(estimator, "_optimizer"):
+            estimator._optimizer = _optimizer(estimator)
+        if estimator.early_stopping and validation is None:
+            data, validation = _held_back(estimator, data)
+        rows = data.count
+        if estimator.batch_size == "auto":
+            batch_size = min(200, rows)
         else:
-            data["x"] = dense(x)
-    try:
-        network.weight_decay_lambda = estimator.alpha
-        _fit.fit(
-            network, **data, epochs=1 if incremental else estimator.max_iter, batch_size=batch_size,
-            optimizer=estimator._optimizer, time_budget=estimator.time_budget, callbacks=[epochs.is_over],
-            num_threads=estimator.num_threads, manner=manner, **_NOT_ASKED_FOR)
-    except KeyboardInterrupt:
-        warnings.warn("training was interrupted: the weights are those of the last whole epoch", stacklevel=4)
-    except FloatingPointError as error:
-        raise ValueError(str(error)) from error
-    finally:
-        network.weight_decay_lambda = 0     # a batch's share of the penalty is scikit-learn's way, not the network's
-    epochs.end()
+            batch_size = min(estimator.batch_size, rows)
+            if batch_size < estimator.batch_size:
+                warnings.warn(
+                    f"batch_size is {estimator.batch_size}, but there are {rows} rows: it is cut to that", stacklevel=6)
+        random_state = estimator._random_state
+        if estimator.dropout:
+            # Other masks in each partial_fit, also after pickling in between.
+            generator = np.random.default_rng([random_state.randint(np.iinfo(np.int32).max), estimator.t_])
+            estimator.network_.generator.bit_generator.state = generator.bit_generator.state
+        self._epochs = _Epochs(estimator, validation, rows, incremental=incremental)
+        order = np.arange(rows)
+
+        def shuffled(_: int) -> np.ndarray:
+            places = np.arange(rows)
+            random_state.shuffle(places)
+            order[:] = order[places]    # each epoch's is that of the last one, shuffled
+            return order
+
+        given: dict[str, Any] = {
+            "x": data.x, "t": data.targets, "sample_weight": data.weights, "rows": data.rows, "shuffle": estimator.shuffle}
+        if hasattr(data.x, "toarray"):
+            block_rows = _dense_rows(data.x) // batch_size * batch_size
+            if block_rows < rows:
+                given = _in_blocks(data, max(block_rows, batch_size), shuffled if estimator.shuffle else np.arange)
+            else:
+                given["x"] = dense(data.x)
+        self._options = {
+            "network": estimator.network_, **given, "epochs": 1 if incremental else estimator.max_iter,
+            "batch_size": batch_size, "optimizer": estimator._optimizer, "time_budget": estimator.time_budget,
+            "callbacks": [self._epochs.is_over], "manner": _plan.Manner(
+                shuffled, estimator._loss_divisor(), self._epochs.most_together), **_NOT_ASKED_FOR}
+        estimator.n_iter_ = 0
+
+    def begin(self) -> dict[str, Any]:
+        """What `_fit.Fit` takes."""
+        # A batch's share of the penalty is scikit-learn's way, not the network's: `end` takes it back.
+        self.estimator.network_.weight_decay_lambda = self.estimator.alpha
+        return self._options
+
+    def run(self) -> None:
+        """Train on all threads."""
+        _fit.fit(**self.begin(), num_threads=self.estimator.num_threads)
+
+    def end(self, error: Exception | None = None) -> Exception | None:
+        """Clear up after training, and tell what went wrong."""
+        self.estimator.network_.weight_decay_lambda = 0
+        if isinstance(error, FloatingPointError):
+            error, error.__cause__ = ValueError(str(error)), error
+        if error is None:
+            self._epochs.end()
+        return super().end(error)
 
 
 def _optimizer(estimator: "Perceptron") -> Optimizer:
@@ -158,10 +278,9 @@ def _optimizer(estimator: "Perceptron") -> Optimizer:
     return (Nesterov if estimator.nesterovs_momentum else Momentum)(rate, momentum)
 
 
-def _in_blocks(
-    x: Any, targets: np.ndarray, weights: np.ndarray | None, block_rows: int, order_of: Callable[[int], np.ndarray]
-) -> dict[str, Any]:
+def _in_blocks(data: Data, block_rows: int, order_of: Callable[[int], np.ndarray]) -> dict[str, Any]:
     """What `fit` takes for sparse rows that are too many to be dense at a time: blocks in the order of the epoch."""
+    x, targets, weights = data.x, data.targets, data.weights
 
     def blocks() -> Iterator[tuple[np.ndarray, ...]]:
         order = order_of(x.shape[0]).copy()
@@ -169,21 +288,19 @@ def _in_blocks(
             part = order[first : first + block_rows]
             yield dense(x[part]), targets[part], *(() if weights is None else (weights[part],))
 
-    return {"x": blocks, "t": None, "sample_weight": None, "shuffle": False}
+    return {"x": blocks, "t": None, "sample_weight": None, "rows": None, "shuffle": False}
 
 
-def _held_back(
-    estimator: "Perceptron", x: Any, targets: np.ndarray, weights: np.ndarray | None
-) -> tuple[Any, np.ndarray, np.ndarray | None, Validation]:
+def _held_back(estimator: "Perceptron", data: Data) -> tuple[Data, Validation]:
     """What is left to train on, and a part of the rows to validate with."""
     is_binary = estimator.out_activation_ == "logistic" and estimator.n_outputs_ == 1
+    targets = data.targets if data.rows is None else data.targets[data.rows]
     kept, held = train_test_split(
-        np.arange(x.shape[0]), random_state=estimator._random_state, test_size=estimator.validation_fraction,
+        np.arange(data.count), random_state=estimator._random_state, test_size=estimator.validation_fraction,
         stratify=targets[:, 0].astype(int) if is_binary else None)
     if len(held) < 2:
-        raise ValueError(f"validation_fraction is {estimator.validation_fraction:g} of {x.shape[0]} rows, which is fewer than 2")
-    divided = [None if weights is None else np.ascontiguousarray(weights[part]) for part in (kept, held)]
-    return x[kept], targets[kept], divided[0], Validation(x[held], targets[held], divided[1])
+        raise ValueError(f"validation_fraction is {estimator.validation_fraction:g} of {data.count} rows, which is fewer than 2")
+    return data.divided(kept, held)
 
 
 class _Epochs:
@@ -276,7 +393,7 @@ class _Epochs:
         if estimator.n_iter_ == estimator.max_iter and not (self._is_over or self._incremental):
             warnings.warn(
                 f"the fit had not converged after {estimator.max_iter} iterations, as many as max_iter allows: allow more, or "
-                "raise tol", ConvergenceWarning, stacklevel=5)
+                "raise tol", ConvergenceWarning, stacklevel=6)
         if estimator.early_stopping:
             for array, best in zip(self._arrays(), self._best, strict=True):
                 array[...] = best
@@ -284,24 +401,30 @@ class _Epochs:
 
 # By L-BFGS
 
-def fit_lbfgs(
-    estimator: "Perceptron", x: Any, targets: np.ndarray, weights: np.ndarray | None, validation: Validation | None
-) -> None:
-    """Minimise the loss over all rows, which are dense in memory meanwhile."""
-    search = _Search(estimator, dense(x), targets, weights, validation)
-    network = estimator.network_
-    try:
-        network.weight_decay_lambda = estimator.alpha / search.total
-        with _threads.limited(estimator.num_threads):
-            found = search.minimum()
-    finally:
-        network.weight_decay_lambda = 0
-    search.put(found.x)
-    estimator.loss_, estimator.n_iter_ = float(found.fun), min(found.nit, estimator.max_iter)
-    if found.status and not search.is_over:
-        warnings.warn(
-            f"lbfgs ended before it converged ({found.message}): raise max_iter or max_fun, or scale the columns of X",
-            ConvergenceWarning, stacklevel=4)
+class Minimization(Fit):
+    """Of the loss over all rows, which are dense in memory meanwhile."""
+
+    def __init__(self, estimator: "Perceptron", data: Data, validation: Validation | None) -> None:
+        super().__init__(estimator)
+        self._data, self._validation = data, validation
+
+    def run(self) -> None:
+        """Minimise."""
+        estimator, data = self.estimator, self._data
+        search = _Search(estimator, dense(data.x), data.targets, data.weights, self._validation)
+        network = estimator.network_
+        try:
+            network.weight_decay_lambda = estimator.alpha / search.total
+            with _threads.limited(estimator.num_threads):
+                found = search.minimum()
+        finally:
+            network.weight_decay_lambda = 0
+        search.put(found.x)
+        estimator.loss_, estimator.n_iter_ = float(found.fun), min(found.nit, estimator.max_iter)
+        if found.status and not search.is_over:
+            warnings.warn(
+                f"lbfgs ended before it converged ({found.message}): raise max_iter or max_fun, or scale the columns of X",
+                ConvergenceWarning, stacklevel=5)
 
 
 class _Search:

@@ -4,8 +4,10 @@ Whatever scikit-learn's estimators draw from `random_state` is drawn here in the
 whatever they sum is summed so: the same `random_state` gives the same coefficients, but for rounding.
 """
 
+import copy
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from operator import is_
 from typing import Any, ClassVar
@@ -24,6 +26,15 @@ from nnfast.network import Network
 
 _ACTIVATIONS: dict[str, list[type]] = {"identity": [], "logistic": [Sigmoid], "tanh": [Tanh], "relu": [Relu]}
 
+_OF_DATA = ("classes_", "_label_binarizer", "n_outputs_", "n_features_in_", "feature_names_in_")
+"""Attributes that an ensemble's networks share."""
+
+_OF_ONE_NETWORK = (
+    "coefs_", "intercepts_", "loss_", "best_loss_", "loss_curve_", "validation_scores_", "best_validation_score_",
+    "validation_loss_curve_", "t_", "_network", "_optimizer", "_no_improvement_count",
+)
+"""Attributes that an ensemble has not."""
+
 
 class Perceptron(BaseEstimator):
     """Fitting and predicting; a subclass knows its targets."""
@@ -33,6 +44,8 @@ class Perceptron(BaseEstimator):
     _y_is_numeric: bool
     coefs_: list[np.ndarray]
     intercepts_: list[np.ndarray]
+    estimators_: list["Perceptron"]
+    n_iter_: int
 
     def _targets(self, y: np.ndarray, *, incremental: bool) -> tuple[np.ndarray, np.ndarray]:
         """The checked y, and what the network takes for it: labels (B,) from 0 on, or numbers (B, O)."""
@@ -60,23 +73,74 @@ class Perceptron(BaseEstimator):
 
     def _fit(
         self, X: Any, y: Any, sample_weight: ArrayLike | None, eval_set: Sequence[Any] | None, *, incremental: bool
-    ) -> "Perceptron":
+    ) -> None:
         self._check_parameters()
         if incremental and self.early_stopping:
             raise ValueError("early_stopping is True, but partial_fit makes a single pass: set it to False, or call fit")
-        is_first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        X, y = self._checked_data(X, y, incremental=incremental)
+        fits = self._begin(X, y, sample_weight, eval_set, incremental=incremental)
+        errors: list[Exception | None] = []
+        try:
+            errors = _solvers.train(fits, self.num_threads)
+        except KeyboardInterrupt:
+            if self.solver == "lbfgs":
+                raise
+            warnings.warn("training was interrupted: the weights are those of the last whole epoch", stacklevel=3)
+        self._end(errors)
+
+    def _begins_anew(self, *, incremental: bool) -> bool:
+        """Whether there are no weights to go on with."""
+        return not (hasattr(self, "coefs_") or hasattr(self, "estimators_")) or not (self.warm_start or incremental)
+
+    def _checked_data(self, X: Any, y: Any, *, incremental: bool) -> tuple[Any, np.ndarray]:
         dtype = (np.float64, np.float32) if self.dtype is None else _validation.check_dtype("dtype", self.dtype)
         X, y = validate_data(
             self, X, y, accept_sparse="csr", multi_output=True, y_numeric=self._y_is_numeric, dtype=dtype, order="C",
-            reset=is_first)
-        y, targets = self._targets(y, incremental=incremental)
-        weights = self._weights(X.shape[0], y, sample_weight, incremental=incremental)
-        self._random_state = check_random_state(self.random_state)
+            reset=self._begins_anew(incremental=incremental))
+        return X, y
+
+    def _begin(
+        self, X: Any, y: np.ndarray, sample_weight: ArrayLike | None, eval_set: Sequence[Any] | None, *, incremental: bool,
+        rows: np.ndarray | None = None, random_state: np.random.RandomState | None = None,
+    ) -> list["_solvers.Fit"]:
+        """What is to be done for each network, weights drawn, to fit some or all rows of checked data.
+
+        sample_weight: of these rows alone. random_state: instead of the parameter of that name.
+        """
+        is_first = self._begins_anew(incremental=incremental)
+        y, targets = self._targets(y if rows is None else y[rows], incremental=incremental)
+        weights = self._weights(len(targets), y, sample_weight, incremental=incremental)
+        self._random_state = check_random_state(self.random_state) if random_state is None else random_state
         self.n_outputs_ = self._count_outputs(targets)
-        sizes = [X.shape[1], *self._hidden_sizes(), self.n_outputs_]
         validation = None if eval_set is None else self._validation_set(eval_set, X.dtype)
+        data = _solvers.Data.of_rows(X, targets, weights, rows)
+        sizes = [X.shape[1], *self._hidden_sizes(), self.n_outputs_]
+        if self.n_ensemble == 1 and (is_first or hasattr(self, "coefs_")):
+            self.__dict__.pop("estimators_", None)
+            return [self._begin_one(sizes, data, validation, is_first=is_first, incremental=incremental)]
+        networks = self.n_ensemble if is_first else len(getattr(self, "estimators_", [self]))
+        if networks != self.n_ensemble:
+            raise ValueError(
+                f"n_ensemble is {self.n_ensemble}, but warm_start or partial_fit goes on with {networks} networks: set it "
+                "back, or fit anew with warm_start=False")
         if is_first:
-            self._initialize(sizes, X.dtype)
+            for name in _OF_ONE_NETWORK:
+                self.__dict__.pop(name, None)
+            self.n_layers_, self.out_activation_ = len(sizes), self._output_activation()
+        members = self._members(is_first=is_first)
+        data = data.shared()
+        fits = []
+        for member in members:      # no comprehension, which has a frame that warnings would count, or not
+            fits.append(member._begin_one(sizes, data, validation, is_first=is_first, incremental=incremental))
+        self.estimators_ = members
+        return fits
+
+    def _begin_one(
+        self, sizes: list[int], data: "_solvers.Data", validation: "_solvers.Validation | None", *, is_first: bool,
+        incremental: bool,
+    ) -> "_solvers.Fit":
+        if is_first:
+            self._initialize(sizes, data.x.dtype)
         elif [array.shape for array in self.coefs_] != list(itertools.pairwise(sizes)):
             raise ValueError(
                 f"hidden_layer_sizes is {self.hidden_layer_sizes!r}, but the weights that warm_start or partial_fit go on with "
@@ -85,13 +149,38 @@ class Perceptron(BaseEstimator):
             self.coefs_, self.intercepts_ = (
                 [np.require(array, requirements=("C", "A", "W")) for array in arrays] for arrays in (self.coefs_, self.intercepts_))
         if self.solver == "lbfgs":
-            _solvers.fit_lbfgs(self, X, targets, weights, validation)
+            return _solvers.Minimization(self, data, validation)
+        return _solvers.Descent(self, data, validation, incremental=incremental)
+
+    def _members(self, *, is_first: bool) -> list["Perceptron"]:
+        """The networks of an ensemble, with its parameters, and what it has found out about the data."""
+        settings = {**self.get_params(deep=False), "n_ensemble": 1}
+        del settings["random_state"]
+        if is_first:
+            number = int(copy.deepcopy(self._random_state).randint(1 << 32, dtype=np.uint32))
+            seeds = [self.random_state] + [
+                int(np.random.SeedSequence([number, place]).generate_state(1)[0]) for place in range(1, self.n_ensemble)]
+            members = [type(self)(**settings, random_state=seed) for seed in seeds]
         else:
-            _solvers.fit_stochastic(self, X, targets, weights, validation, incremental=incremental)
-        if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
-            raise ValueError("the weights became NaN or infinite: scale the columns of X to about -1 to 1, or lower the "
-                             "learning rate")
-        return self
+            members = [member.set_params(**settings) for member in self.estimators_]
+        for member in members:
+            member._take_after(self)
+            member._random_state = self._random_state if member is members[0] else check_random_state(member.random_state)
+        return members
+
+    def _take_after(self, other: "Perceptron") -> None:
+        """Know of the data what another one knows."""
+        self.__dict__.update({name: vars(other)[name] for name in _OF_DATA if name in vars(other)})
+
+    def _end(self, errors: Sequence[Exception | None]) -> None:
+        """Sum up the networks' fits, and raise what went wrong first, if anything did."""
+        if self.n_ensemble > 1:
+            self.n_iter_ = max(member.n_iter_ for member in self.estimators_)
+        for place, error in enumerate(errors):
+            if isinstance(error, ValueError) and self.n_ensemble > 1:
+                raise ValueError(f"network {place} of {self.n_ensemble}: {error}") from error
+            if error is not None:
+                raise error
 
     def _check_parameters(self) -> None:
         """Refuse what scikit-learn refuses."""
@@ -117,6 +206,7 @@ class Perceptron(BaseEstimator):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise TypeError(f"{name} is {getattr(self, name)!r}, but must be True or False")
         count("verbose", int(self.verbose), 0)
+        count("n_ensemble", self.n_ensemble)
         if self.num_threads is not None:
             count("num_threads", self.num_threads)
         if self.time_budget is not None:
@@ -168,8 +258,13 @@ class Perceptron(BaseEstimator):
 
     @property
     def network_(self) -> Network:
-        """The `Network` of the arrays of `coefs_` and `intercepts_`: live, and ready for `export_c`, `save` and so on."""
+        """The `Network` of the arrays of `coefs_` and `intercepts_`: live, and ready for `export_c`, `save` and so on.
+
+        Not of an ensemble, whose networks are those of `estimators_`.
+        """
         check_is_fitted(self)
+        if not hasattr(self, "coefs_"):
+            raise AttributeError("an ensemble has no network_ of its own, but one for each of estimators_")
         arrays = [*self.coefs_, *self.intercepts_]
         kind = (self.activation, self.out_activation_, self.dropout)
         made = getattr(self, "_network", None)      # of what kind and arrays, and the network
@@ -187,12 +282,21 @@ class Perceptron(BaseEstimator):
                 layers += [Dropout(dropout)] if dropout else []
         return Network(layers, self._output_layers[output]())
 
-    def _scores(self, X: Any) -> np.ndarray:
-        """Of the last layer (B, O)."""
-        network = self.network_
-        X = validate_data(self, X, accept_sparse="csr", dtype=network.dtype, reset=False)
+    def _averaged(
+        self, X: Any, of: Callable[[np.ndarray], np.ndarray], *, return_std: bool = False
+    ) -> Any:
+        """What is made of the scores (B, O) of the last layer: the mean over the networks of an ensemble, and its spread."""
+        check_is_fitted(self)
+        networks = [one.network_ for one in vars(self).get("estimators_", [self])]
+        if return_std and len(networks) == 1:
+            raise ValueError("return_std is True, but a single network has no spread: fit with n_ensemble of at least 2")
+        X = validate_data(self, X, accept_sparse="csr", dtype=networks[0].dtype, reset=False)
         with _threads.limited(self.num_threads):
-            return _solvers.scores_of(network, X)
+            found = [of(_solvers.scores_of(network, X)) for network in networks]
+        if len(networks) == 1:
+            return found[0]
+        mean = np.mean(found, axis=0)
+        return (mean, np.std(found, axis=0, ddof=1)) if return_std else mean
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_network"}

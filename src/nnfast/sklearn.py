@@ -7,7 +7,7 @@ solver. What is here and not there comes after theirs, by keyword.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -24,10 +24,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from nnfast import _estimators, _validation, functions
+from nnfast._cross_validation import cross_val_score, cross_validate
 from nnfast.losses import IdentityWithLoss, PoissonLoss, SigmoidWithLoss, SoftmaxWithLoss
 from nnfast.trainer import Epoch
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor", "cross_val_score", "cross_validate"]
 
 
 def _accuracy(targets: np.ndarray, predicted: np.ndarray, sample_weight: np.ndarray | None) -> float:
@@ -41,7 +42,7 @@ def _warn_if_one_hot(y: np.ndarray) -> None:
     if y.ndim == 2 and y.shape[1] > 2 and y.shape[0] > 1 and (y.sum(axis=1) == 1).all():
         warnings.warn(
             "each row of y has a single 1, as encoded classes have, but a y of two dimensions means several independent "
-            "answers to a row: pass labels, y.argmax(axis=1), if these are classes", UserWarning, stacklevel=5)
+            "answers to a row: pass labels, y.argmax(axis=1), if these are classes", UserWarning, stacklevel=6)
 
 
 def _takes_steps(estimator: Any) -> bool:
@@ -114,6 +115,12 @@ class MLPClassifier(ClassifierMixin, _estimators.Perceptron):
         Of weights and arithmetic; that of X, float64 unless it is float32, if not given.
     time_budget : float, optional
         Seconds, above 0, after which training ends.
+    n_ensemble : int, default 1
+        Networks that are trained at once, one thread each, and predict together: the probabilities are the means of theirs. They differ
+        by what is drawn from `random_state`: the first one is what it would be alone; the others' states are
+        ``SeedSequence([number, place]).generate_state(1)[0]`` of `numpy.random`, where number is the first
+        ``randint(2**32, dtype=numpy.uint32)`` of `random_state` and place counts from 1. Whatever is set holds for each
+        of them; `callbacks` hear of the epochs of all, and end that network's fit alone.
 
     Attributes
     ----------
@@ -134,7 +141,10 @@ class MLPClassifier(ClassifierMixin, _estimators.Perceptron):
     validation_loss_curve_ : list of float or None
         Loss of the validation rows by epoch, without penalty.
     n_iter_ : int
-        Epochs or iterations of the last fit.
+        Epochs or iterations of the last fit; of an ensemble, the most of any network.
+    estimators_ : list of MLPClassifier
+        With `n_ensemble` above 1: one for each network. What belongs to one network (`coefs_`, `intercepts_`, `loss_`,
+        `loss_curve_`, `best_loss_`, the validation's attributes, `t_` and `network_`) is theirs, and the ensemble has none.
     t_ : int
         Rows seen in all epochs.
     n_layers_, n_outputs_ : int
@@ -191,6 +201,7 @@ class MLPClassifier(ClassifierMixin, _estimators.Perceptron):
         num_threads: int | None = None,
         dtype: DTypeLike | None = None,
         time_budget: float | None = None,
+        n_ensemble: int = 1,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -221,6 +232,7 @@ class MLPClassifier(ClassifierMixin, _estimators.Perceptron):
         self.num_threads = num_threads
         self.dtype = dtype
         self.time_budget = time_budget
+        self.n_ensemble = n_ensemble
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, eval_set: Sequence[Any] | None = None
@@ -298,30 +310,41 @@ class MLPClassifier(ClassifierMixin, _estimators.Perceptron):
         ndarray
             Labels (B,), or answers (B, O).
         """
-        predicted = self._predicted(self._scores(X))
+        predicted = self._averaged(X, self._predicted) if not hasattr(self, "estimators_") else \
+            self._likeliest(self._averaged(X, self._probabilities))
         labels: np.ndarray = self.classes_[predicted] if self.out_activation_ == "softmax" else \
             self._label_binarizer.inverse_transform(predicted)
         return labels
 
-    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+    @overload
+    def predict_proba(self, X: ArrayLike, return_std: Literal[False] = ...) -> np.ndarray: ...
+    @overload
+    def predict_proba(self, X: ArrayLike, return_std: bool) -> Any: ...
+
+    def predict_proba(self, X: ArrayLike, return_std: bool = False) -> Any:
         """The probability of each class, for some rows.
 
         Parameters
         ----------
         X : array_like, data frame or sparse matrix
             Shape (B, I), finite.
+        return_std : bool, default False
+            Whether the spread is returned, too.
 
         Returns
         -------
-        ndarray
-            Shape (B, C), in the order of `classes_`, each row summing to 1; of several answers, (B, O).
+        probabilities : ndarray
+            Shape (B, C), in the order of `classes_`, each row summing to 1; of several answers, (B, O). Of an ensemble the
+            mean over its networks.
+        std : ndarray
+            With `return_std` alone: their standard deviation over the networks, the squares divided by ``n_ensemble - 1``.
+
+        Raises
+        ------
+        ValueError
+            If `return_std` is asked of a single network.
         """
-        scores = self._scores(X)
-        if self.out_activation_ == "softmax":
-            return np.asarray(functions.softmax(scores))
-        if self.n_outputs_ > 1:
-            return np.asarray(functions.sigmoid(scores))
-        return np.hstack([functions.sigmoid(-scores), functions.sigmoid(scores)])
+        return self._averaged(X, self._probabilities, return_std=return_std)
 
     def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
         """The logarithms of `predict_proba`.
@@ -369,6 +392,19 @@ class MLPClassifier(ClassifierMixin, _estimators.Perceptron):
     def _predicted(self, scores: np.ndarray) -> np.ndarray:
         predicted: np.ndarray = scores.argmax(axis=1) if self.out_activation_ == "softmax" else (scores > 0).astype(int)
         return predicted
+
+    def _probabilities(self, scores: np.ndarray) -> np.ndarray:
+        if self.out_activation_ == "softmax":
+            return np.asarray(functions.softmax(scores))
+        if self.n_outputs_ > 1:
+            return np.asarray(functions.sigmoid(scores))
+        return np.hstack([functions.sigmoid(-scores), functions.sigmoid(scores)])
+
+    def _likeliest(self, probabilities: np.ndarray) -> np.ndarray:
+        """As `_predicted`, of probabilities as `predict_proba` gives them."""
+        if self.out_activation_ == "softmax":
+            return np.asarray(probabilities.argmax(axis=1))
+        return (probabilities[:, -self.n_outputs_ :] > 0.5).astype(int)
 
     def _class_weights(self, y: np.ndarray, *, incremental: bool) -> np.ndarray | None:
         if self.class_weight is None:
@@ -448,6 +484,12 @@ class MLPRegressor(RegressorMixin, _estimators.Perceptron):
         Of weights and arithmetic; that of X, float64 unless it is float32, if not given.
     time_budget : float, optional
         Seconds, above 0, after which training ends.
+    n_ensemble : int, default 1
+        Networks that are trained at once, one thread each, and predict together: the numbers are the means of theirs. They differ
+        by what is drawn from `random_state`: the first one is what it would be alone; the others' states are
+        ``SeedSequence([number, place]).generate_state(1)[0]`` of `numpy.random`, where number is the first
+        ``randint(2**32, dtype=numpy.uint32)`` of `random_state` and place counts from 1. Whatever is set holds for each
+        of them; `callbacks` hear of the epochs of all, and end that network's fit alone.
 
     Attributes
     ----------
@@ -466,7 +508,10 @@ class MLPRegressor(RegressorMixin, _estimators.Perceptron):
     validation_loss_curve_ : list of float or None
         Loss of the validation rows by epoch, without penalty.
     n_iter_ : int
-        Epochs or iterations of the last fit.
+        Epochs or iterations of the last fit; of an ensemble, the most of any network.
+    estimators_ : list of MLPRegressor
+        With `n_ensemble` above 1: one for each network. What belongs to one network (`coefs_`, `intercepts_`, `loss_`,
+        `loss_curve_`, `best_loss_`, the validation's attributes, `t_` and `network_`) is theirs, and the ensemble has none.
     t_ : int
         Rows seen in all epochs.
     n_layers_, n_outputs_ : int
@@ -522,6 +567,7 @@ class MLPRegressor(RegressorMixin, _estimators.Perceptron):
         num_threads: int | None = None,
         dtype: DTypeLike | None = None,
         time_budget: float | None = None,
+        n_ensemble: int = 1,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -552,6 +598,7 @@ class MLPRegressor(RegressorMixin, _estimators.Perceptron):
         self.num_threads = num_threads
         self.dtype = dtype
         self.time_budget = time_budget
+        self.n_ensemble = n_ensemble
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, eval_set: Sequence[Any] | None = None
@@ -605,21 +652,34 @@ class MLPRegressor(RegressorMixin, _estimators.Perceptron):
         self._fit(X, y, sample_weight, None, incremental=True)
         return self
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    @overload
+    def predict(self, X: ArrayLike, return_std: Literal[False] = ...) -> np.ndarray: ...
+    @overload
+    def predict(self, X: ArrayLike, return_std: bool) -> Any: ...
+
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
         """The numbers for some rows.
 
         Parameters
         ----------
         X : array_like, data frame or sparse matrix
             Shape (B, I), finite.
+        return_std : bool, default False
+            Whether the spread is returned, too.
 
         Returns
         -------
-        ndarray
-            Shape (B,), or (B, O) where y had several columns.
+        numbers : ndarray
+            Shape (B,), or (B, O) where y had several columns. Of an ensemble the mean over its networks.
+        std : ndarray
+            With `return_std` alone: their standard deviation over the networks, the squares divided by ``n_ensemble - 1``.
+
+        Raises
+        ------
+        ValueError
+            If `return_std` is asked of a single network.
         """
-        predicted = self._predicted(self._scores(X))
-        return predicted.ravel() if self.n_outputs_ == 1 else predicted
+        return self._averaged(X, self._numbers, return_std=return_std)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -635,6 +695,10 @@ class MLPRegressor(RegressorMixin, _estimators.Perceptron):
 
     def _loss_divisor(self) -> int:
         return self.n_outputs_ if self.loss == "squared_error" else 1
+
+    def _numbers(self, scores: np.ndarray) -> np.ndarray:
+        predicted = self._predicted(scores)
+        return predicted.ravel() if self.n_outputs_ == 1 else predicted
 
     def _predicted(self, scores: np.ndarray) -> np.ndarray:
         return np.exp(scores) if self.out_activation_ == "exp" else scores
