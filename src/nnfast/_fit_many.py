@@ -43,6 +43,7 @@ def fit_many(
     callbacks: Iterable[Callable[[Epoch], bool | None]] | list[Any] = (),
     step_callbacks: Iterable[Callable[[Step], bool | None]] | list[Any] = (),
     executor: Any = None,
+    comm: None = None,
     verbose: int = 0,
     progress: bool = False,
     num_threads: int | None = None,
@@ -128,6 +129,9 @@ callbacks, step_callbacks
     >>> min(accuracies) > 0.9
     True
     """
+    _many_validation.no_comm(comm)
+    if executor is not None:
+        _many_validation.executor(executor)
     found = _many_validation.networks(networks)
     for name, value in (("checkpoint", checkpoint), ("resume", resume)):
         _many_validation.a_list_for_each(name, value)
@@ -158,9 +162,16 @@ callbacks, step_callbacks
                 error.add_note(f"This is of networks[{place}].")
                 raise
         with _fit.progress_bar(progress, len(fits), 0, "network") as bar:
-            def told(place: int) -> None:
+            def told(place: int, summary: str) -> None:
                 bar.update(1)
-                if verbose:
-                    bar.write(f"networks[{place}]: {fits[place].summary()}")
+                if verbose and summary:
+                    bar.write(f"networks[{place}]: {summary}")
 
-            return _turns.train(fits, told)
+            if executor is None:
+                return _turns.train(fits, lambda place: told(place, fits[place].summary()))
+
+            from nnfast import _executors  # here, for only who has an executor needs multiprocessing
+
+            converted = [array for key, array in shared.items() if key[0] == "x"]
+            data = converted[0] if len(converted) == 1 else np.asarray(x)
+            return _executors.train(fits, data, np.asarray(t), options, executor, told, num_threads)
