@@ -1,5 +1,6 @@
 """`fit_many` by executors: threads, processes, Dask and MPI give the bits of each fit alone, whatever ends on the way."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -82,6 +83,7 @@ def no_file_is_left():
 @pytest.mark.parametrize("method", METHODS)
 def test_processes_give_the_bits_of_each_fit_alone(method, dtype):
     program = f"""
+import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from executed import fitted_alone, fitted_many
@@ -202,13 +204,21 @@ def test_data_are_stored_once_and_tasks_hold_none_of_them(monkeypatch):
     monkeypatch.setattr(np, "save", lambda path, array, save=np.save, **more: (stored.append(array.nbytes), save(path, array, **more)))
     x = np.tile(X, (40, 1))     # 960 KB
     t, weights, mine = np.tile(T, 40), np.ones(len(x)), np.arange(len(x))
+    validation_data = x[:5000].copy(), t[:5000].copy()
     executor = Here()
     executor._max_workers = 4
     nnfast.fit_many(
-        networks(), x, t, rows=[mine] * 7, sample_weight=weights, validation_data=(x, t), batch_size=1000, executor=executor)
-    assert sorted(stored) == sorted(array.nbytes for array in (x, t, weights, mine))
+        networks(), x, t, rows=[mine] * 7, sample_weight=weights, validation_data=validation_data, batch_size=1000, executor=executor)
+    assert sorted(stored) == sorted(array.nbytes for array in (x, t, weights, mine, *validation_data))
     assert len(executor.tasks) == 7
     assert sum(map(len, executor.tasks)) < 7 * 20_000, "that is more than the networks"
+
+
+def test_rows_of_one_network_alone_go_with_it(monkeypatch):
+    stored = []
+    monkeypatch.setattr(np, "save", lambda path, array, save=np.save, **more: (stored.append(array.nbytes), save(path, array, **more)))
+    nnfast.fit_many(networks(), X, T, rows=executed.rows(), executor=Here())
+    assert stored == [X.nbytes, T.nbytes]
 
 
 def test_data_that_all_networks_convert_are_converted_before_they_go_over(monkeypatch):
@@ -238,6 +248,7 @@ def test_a_worker_that_does_not_see_the_files_is_sent_the_data_once(tmp_path):
         network.fit(X, T)
     assert [bits(network) for network in made] == [bits(network) for network in alone]
     assert sum(executed.arrivals(tmp_path, "unpickled")) <= 4
+    assert sum(executed.arrivals(tmp_path, "mapped")) <= 8, "of 16 groups: who has the data looks for no files"
     assert max(executed.arrivals(tmp_path, "unpickled")) <= 2
 
 
@@ -793,3 +804,14 @@ def test_a_pool_of_mpi_gives_the_bits_of_each_fit_alone_and_names_an_error(tmp_p
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.splitlines() == [
         "1 of 7 networks could not be trained to the end (networks[4]: ValueError: said by a callback)", str([False] * 7)]
+
+
+DOCUMENTATION = Path(__file__).parents[1] / "docs" / "many.md"
+
+
+@pytest.mark.needs("distributed")
+@pytest.mark.skipif(not DOCUMENTATION.exists(), reason="the documentation is not beside the tests")
+def test_the_example_of_the_documentation_trains_by_dask():
+    block = re.search(r"```python\n(import nnfast\nfrom distributed.*?)```", DOCUMENTATION.read_text("utf-8"), re.DOTALL)[1]
+    accuracies = json.loads(printed(block, seconds=180))
+    assert len(accuracies) == 8 and min(accuracies) > 0.5   # of ten classes

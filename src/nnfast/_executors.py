@@ -42,7 +42,8 @@ def train(
     chains = _turns.chains(fits, _turns.things_between_processes)
     costs = [sum(_turns.cost(fits[place].job) for place in chain) for chain in chains]
     of_each = [{name: values[place] for name, values in options.items()} for place in range(len(fits))]
-    call = _Call(networks, of_each, _parcels.shared(x, t, of_each), chains, _Pool(executor, len(chains), num_threads), told)
+    pool = _Pool(executor, len(chains), num_threads)
+    call = _Call(networks, of_each, _parcels.shared(x, t, of_each), chains, pool, told)
     fits.clear()    # and what they have converted
     with _being_trained(networks):
         call.run(costs)
@@ -89,7 +90,7 @@ class _Pool:
 
     def _pickler(self) -> type:
         kinds = {kind.__module__.partition(".")[0] for kind in type(self._executor).__mro__}
-        if kinds & {"distributed", "loky"}:     # who have it with them: it takes what is defined in __main__, and lambdas
+        if kinds & {"distributed", "loky"}:     # who bring it along; it takes what is defined in __main__, and lambdas
             with contextlib.suppress(ImportError):
                 import cloudpickle
 
@@ -184,7 +185,8 @@ class _Call:
         while self._waiting and (self._most is None or len(self._running) < self._most):
             future = self._submitted(self._waiting[0])
             self._running[future] = self._waiting.popleft()
-        while self._again and not self._waiting and len(self._running) < (1 if self._pool.is_usable else self._pool.workers):
+        most = 1 if self._pool.is_usable else self._pool.workers
+        while self._again and not self._waiting and len(self._running) < most:
             future = self._submitted(self._again[0])
             self._running[future] = self._again.popleft()
 
@@ -279,10 +281,11 @@ class _Call:
     def _stop(self) -> None:
         """Nothing more begins; what is finished is kept."""
         for future in self._running:
-            future.cancel()
+            if not future.done():   # Dask's cancel() drops results, too
+                future.cancel()
         for future, group in self._running.items():
             if future.done() and not future.cancelled():
-                with contextlib.suppress(Exception):    # there was none to keep
+                with contextlib.suppress(Exception, KeyboardInterrupt):     # Ctrl-C reached the worker, too
                     self._keep(group, future.result() or ())
         for process in [*self._idle, *self._processes.values()]:
             process.shutdown(wait=False, cancel_futures=True)

@@ -83,14 +83,21 @@ callbacks, step_callbacks
         Seconds, above 0, that each network may train, those not counted in which others have its thread.
     checkpoint, resume : list, optional
         One for each network.
-    executor : optional
-        Not yet.
+    executor : concurrent.futures.Executor or the like, optional
+        What trains the networks instead of this process: processes or threads of `concurrent.futures`, Dask's
+        ``client.get_executor()`` or client, ``mpi4py.futures``, or any object with a ``submit`` that returns futures.
+        Networks go over in groups, the costliest first, several for each worker; x and t once for each worker. What
+        comes back is put into the networks, their random generators, a list's optimisers and the histories, to the
+        same bits.
+    comm : None
+        Not for this function: one network is trained on all ranks of a communicator by `Network.fit`.
     verbose : int, default 0
         1 prints a line for each network that is finished.
     progress : bool, default False
         Show a progress bar of networks, if tqdm is installed (``pip install nnfast[progress]``); on the standard error.
     num_threads : int, optional
-        At most so many networks at a time; `nnfast.get_num_threads` if not given.
+        At most so many networks at a time; `nnfast.get_num_threads` if not given. With an `executor`, of each group: if
+        not given, threads and processes of this machine share its cores, and elsewhere a group has one.
 
     Returns
     -------
@@ -102,7 +109,8 @@ callbacks, step_callbacks
     TypeError, ValueError
         If an argument does not fit; nothing has changed then.
     FitManyError
-        If networks could not be trained to the end, as when a loss becomes NaN. It names them; the others have been.
+        If networks could not be trained to the end, as when a loss becomes NaN, or their worker ended, twice. It names
+        them; the others have been.
     RuntimeError
         If another call is training one of the networks.
 
@@ -112,6 +120,13 @@ callbacks, step_callbacks
 
     Networks that share something that training changes (an array, a random generator, ``numpy.random``) are trained one after
     the other, in their order. What is written in Python (a layer, a loss, an optimiser) runs in the calling thread.
+
+    With an executor, callbacks, metrics and whatever else is written in Python run in the workers, on copies of the networks,
+    and but for threads must be such that pickle takes it. A layer written in Python comes back as far as `params`, an
+    attribute `statistics` (a tuple of arrays) and an attribute `generator` go; what it draws from ``numpy.random`` is its
+    worker's. Files of `checkpoint` and `resume` are those that the workers see under the same path. If a worker ends,
+    what it had is tried again, once: by the executor, or, if that takes no more work, by a new process of this machine.
+    After Ctrl-C what is finished is kept, what has not begun never does, and what is on its way is left as it was.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What goes to the workers of an executor and comes back: data, networks with their options, and what became of them."""
+"""What goes to an executor's workers and comes back: data, networks with their options, and what became of them."""
 
 import copy
 import io
@@ -29,7 +29,7 @@ _received: tuple[str, list[np.ndarray]] = "", []
 
 
 class Stored:
-    """Arrays in files, which the processes of a machine map: they are in its memory once, and no longer than the files."""
+    """Arrays in files, which processes of a machine map: they are in its memory once, no longer than the files."""
 
     def __init__(self, folder: Path, arrays: list[np.ndarray]) -> None:
         self.token = uuid.uuid4().hex   # no other machine has files of these names
@@ -42,7 +42,7 @@ class Stored:
         if _received[0] == self.token:
             return _received[1]
         try:
-            return [np.asarray(np.load(path, mmap_mode="r")) for path in self._paths]
+            return [np.load(path, mmap_mode="r") for path in self._paths]
         except OSError:
             return None     # this is another machine, or the call is over
 
