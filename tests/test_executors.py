@@ -201,14 +201,16 @@ def test_a_checkpoint_is_written_where_the_caller_says_and_resumed_from_there(tm
 
 def test_data_are_stored_once_and_tasks_hold_none_of_them(monkeypatch):
     stored = []
-    monkeypatch.setattr(np, "save", lambda path, array, save=np.save, **more: (stored.append(array.nbytes), save(path, array, **more)))
+    monkeypatch.setattr(
+        np, "save", lambda path, array, save=np.save, **more: (stored.append(array.nbytes), save(path, array, **more)))
     x = np.tile(X, (40, 1))     # 960 KB
     t, weights, mine = np.tile(T, 40), np.ones(len(x)), np.arange(len(x))
     validation_data = x[:5000].copy(), t[:5000].copy()
     executor = Here()
     executor._max_workers = 4
     nnfast.fit_many(
-        networks(), x, t, rows=[mine] * 7, sample_weight=weights, validation_data=validation_data, batch_size=1000, executor=executor)
+        networks(), x, t, rows=[mine] * 7, sample_weight=weights, validation_data=validation_data, batch_size=1000,
+        executor=executor)
     assert sorted(stored) == sorted(array.nbytes for array in (x, t, weights, mine, *validation_data))
     assert len(executor.tasks) == 7
     assert sum(map(len, executor.tasks)) < 7 * 20_000, "that is more than the networks"
@@ -216,7 +218,8 @@ def test_data_are_stored_once_and_tasks_hold_none_of_them(monkeypatch):
 
 def test_rows_of_one_network_alone_go_with_it(monkeypatch):
     stored = []
-    monkeypatch.setattr(np, "save", lambda path, array, save=np.save, **more: (stored.append(array.nbytes), save(path, array, **more)))
+    monkeypatch.setattr(
+        np, "save", lambda path, array, save=np.save, **more: (stored.append(array.nbytes), save(path, array, **more)))
     nnfast.fit_many(networks(), X, T, rows=executed.rows(), executor=Here())
     assert stored == [X.nbytes, T.nbytes]
 

@@ -121,10 +121,10 @@ callbacks, step_callbacks
     Networks that share something that training changes (an array, a random generator, ``numpy.random``) are trained one after
     the other, in their order. What is written in Python (a layer, a loss, an optimiser) runs in the calling thread.
 
-    With an executor, callbacks, metrics and whatever else is written in Python run in the workers, on copies of the networks,
-    and but for threads must be such that pickle takes it. A layer written in Python comes back as far as `params`, an
-    attribute `statistics` (a tuple of arrays) and an attribute `generator` go; what it draws from ``numpy.random`` is its
-    worker's. Files of `checkpoint` and `resume` are those that the workers see under the same path. If a worker ends,
+    With an executor, callbacks, metrics and whatever else is written in Python run in the workers, on copies of the
+    networks, and but for threads must be such that pickle takes it. A layer written in Python comes back as far as
+    `params`, an attribute `statistics` (a tuple of arrays) and an attribute `generator` go; what it draws from
+    ``numpy.random`` is its worker's. Files of `checkpoint` and `resume` are those that the workers see under the same path. If a worker ends,
     what it had is tried again, once: by the executor, or, if that takes no more work, by a new process of this machine.
     After Ctrl-C what is finished is kept, what has not begun never does, and what is on its way is left as it was.
 
