@@ -155,6 +155,22 @@ class UnpicklableError(Exception):
         raise TypeError("not to be pickled")
 
 
+class OnlyHere:
+    """A callback that other processes cannot unpickle."""
+
+    def __call__(self, epoch):
+        pass
+
+    def __reduce__(self):
+        return unpickled, (os.getpid(),)
+
+
+def unpickled(caller):
+    if os.getpid() != caller:
+        raise LookupError("only in the caller's process")
+    return OnlyHere()
+
+
 class Notes:
     """A callback that writes a line about its process into a folder."""
 

@@ -184,13 +184,16 @@ def test_histories_come_in_the_order_of_the_networks(pool):
     assert all(seconds > 0 for history in histories for seconds in history.seconds)
 
 
-def test_a_checkpoint_is_written_where_the_caller_says_and_resumed_from_there(tmp_path, monkeypatch, pool):
-    monkeypatch.chdir(tmp_path)     # the workers are elsewhere
+def test_a_checkpoint_is_written_where_the_caller_says_and_resumed_from_there(tmp_path, monkeypatch):
     made, alone = networks(2), networks(2)
     paths = ["first.npz", "second.npz"]
-    nnfast.fit_many(networks(2), X, T, epochs=2, checkpoint=[nnfast.Checkpoint(path) for path in paths], executor=pool)
-    assert sorted(path.name for path in tmp_path.iterdir()) == paths
-    histories = nnfast.fit_many(made, X, T, epochs=3, resume=paths, executor=pool)
+    with processes(workers=1) as executor:
+        assert executor.submit(os.getcwd).result() != str(tmp_path)     # it has begun, and stays there
+        monkeypatch.chdir(tmp_path)
+        checkpoints = [nnfast.Checkpoint(path) for path in paths]
+        nnfast.fit_many(networks(2), X, T, epochs=2, checkpoint=checkpoints, executor=executor)
+        assert sorted(path.name for path in tmp_path.iterdir()) == paths
+        histories = nnfast.fit_many(made, X, T, epochs=3, resume=paths, executor=executor)
     for network, history in zip(alone, histories, strict=True):
         assert history.loss == network.fit(X, T, epochs=3).loss
     assert [bits(network) for network in made] == [bits(network) for network in alone]
@@ -235,10 +238,13 @@ def test_data_that_all_networks_convert_are_converted_before_they_go_over(monkey
         network.fit(X, T)
     assert [bits(network) for network in made] == [bits(network) for network in alone]
     stored.clear()
-    both = [*networks(2), *networks(2, dtype="float64")]
-    nnfast.fit_many(both, X, T, executor=Here())
-    assert stored == ["float32", T.dtype.name]      # as they were given
-    assert bits(both[0]) != bits(both[2])
+    both, alone = [[*networks(2), *networks(2, dtype="float64")] for _ in range(2)]
+    x = np.random.default_rng(1).standard_normal(X.shape)
+    nnfast.fit_many(both, x, T, executor=Here())
+    assert stored == ["float64", T.dtype.name]      # as they were given
+    for network in alone:
+        network.fit(x, T)
+    assert [bits(network) for network in both] == [bits(network) for network in alone]
 
 
 def test_a_worker_that_does_not_see_the_files_is_sent_the_data_once(tmp_path):
@@ -408,15 +414,26 @@ def test_what_a_worker_refuses_is_refused_as_without_an_executor(pool):
     assert [bits(network) for network in made] == [bits(network) for network in networks()]
 
 
+def test_what_a_worker_cannot_unpickle_is_an_error_of_its_network_alone(pool):
+    made, error = refused(pool, callbacks=each(at4=[executed.OnlyHere()]))
+    assert list(error.errors) == [4] and "only in the caller's process" in str(error.errors[4])
+    for place, (network, alone) in enumerate(zip(made, networks(), strict=True)):
+        if place != 4:
+            alone.fit(X, T, epochs=2)
+        assert bits(network) == bits(alone), place
+
+
 # Workers that end
 
 
 @pytest.mark.skipif(os.name == "nt", reason="this system has no SIGKILL")
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "fork"])
 def test_networks_whose_worker_ends_are_tried_again(tmp_path, method):
+    before = set(multiprocessing.active_children())
     with processes(method) as executor:
         made, alone = networks(), networks()
         nnfast.fit_many(made, X, T, epochs=3, callbacks=each(at3=[executed.Ends(tmp_path / "ended")]), executor=executor)
+    assert set(multiprocessing.active_children()) <= before
     for network in alone:
         network.fit(X, T, epochs=3)
     assert (tmp_path / "ended").exists()
@@ -523,6 +540,29 @@ if __name__ == "__main__":
     os._exit(0)
 """
     assert printed(program).splitlines() == ["interrupted True", "kept"]
+
+
+def test_ctrl_c_keeps_what_is_finished_and_not_yet_put_back_also_if_a_worker_heard_it():
+    class Interrupted(Here):
+        _max_workers = 4
+
+        def submit(self, *task):
+            if len(self.tasks) == 3:
+                raise KeyboardInterrupt
+            future = super().submit(*task)
+            if len(self.tasks) == 2:
+                future = Future()
+                future.set_exception(KeyboardInterrupt())
+            return future
+
+    executor, made, alone = Interrupted(), networks(), networks()
+    with pytest.raises(KeyboardInterrupt):
+        nnfast.fit_many(made, X, T, executor=executor)
+    for network in alone:
+        network.fit(X, T)
+    kept = [bits(network) == bits(fitted) for network, fitted in zip(made, alone, strict=True)]
+    begun = [bits(network) != bits(new) for network, new in zip(made, networks(), strict=True)]
+    assert sum(kept) == 2 and kept == begun
 
 
 def test_networks_are_put_back_whole_also_if_ctrl_c_comes_in_between():
