@@ -544,11 +544,14 @@ if __name__ == "__main__":
 
 def test_ctrl_c_keeps_what_is_finished_and_not_yet_put_back_also_if_a_worker_heard_it():
     class Interrupted(Here):
-        _max_workers = 4
+        _max_workers = 5
 
         def submit(self, *task):
             if len(self.tasks) == 3:
-                raise KeyboardInterrupt
+                if hasattr(self, "pending"):
+                    raise KeyboardInterrupt
+                self.pending = Future()
+                return self.pending
             future = super().submit(*task)
             if len(self.tasks) == 2:
                 future = Future()
@@ -563,6 +566,7 @@ def test_ctrl_c_keeps_what_is_finished_and_not_yet_put_back_also_if_a_worker_hea
     kept = [bits(network) == bits(fitted) for network, fitted in zip(made, alone, strict=True)]
     begun = [bits(network) != bits(new) for network, new in zip(made, networks(), strict=True)]
     assert sum(kept) == 2 and kept == begun
+    assert executor.pending.cancelled()
 
 
 def test_networks_are_put_back_whole_also_if_ctrl_c_comes_in_between():
