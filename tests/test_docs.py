@@ -110,7 +110,7 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", [block for _, block in BLOCKS], ids=[name for name, _ in BLOCKS])
 def test_a_block_of_code_runs(block, tmp_path):
-    for package in re.findall(r"^(?:import|from) (cffi|numba|scipy)\b", block, re.MULTILINE):
+    for package in re.findall(r"^(?:import|from) (cffi|distributed|numba|scipy)\b", block, re.MULTILINE):
         pytest.importorskip(package)
     if "nnfast.sklearn" in block:
         pytest.importorskip("sklearn")

@@ -43,6 +43,7 @@ def fit_many(
     callbacks: Iterable[Callable[[Epoch], bool | None]] | list[Any] = (),
     step_callbacks: Iterable[Callable[[Step], bool | None]] | list[Any] = (),
     executor: Any = None,
+    comm: None = None,
     verbose: int = 0,
     progress: bool = False,
     num_threads: int | None = None,
@@ -86,15 +87,22 @@ def fit_many(
     checkpoint, resume : list, optional
         One for each network.
     callbacks, step_callbacks : iterable of callables, or list of them
-        Called in the thread that calls this function.
-    executor : optional
-        Not yet.
+        Called in the thread that calls this function, or with an executor in its workers.
+    executor : concurrent.futures.Executor or the like, optional
+        What trains the networks instead of this process: processes or threads of `concurrent.futures`, Dask's
+        ``client.get_executor()`` or client, ``mpi4py.futures``, or any object with a ``submit`` that returns futures.
+        Networks go over in groups, the costliest first, several for each worker; x and t once for each worker. What
+        comes back is put into the networks, their random generators, a list's optimisers and the histories, to the
+        same bits.
+    comm : None
+        Not for this function: one network is trained on all ranks of a communicator by `Network.fit`.
     verbose : int, default 0
         1 prints a line for each network that is finished.
     progress : bool, default False
         Show a progress bar of networks, if tqdm is installed (``pip install nnfast[progress]``); on the standard error.
     num_threads : int, optional
-        At most so many networks at a time; `nnfast.get_num_threads` if not given.
+        At most so many networks at a time; `nnfast.get_num_threads` if not given. With an `executor`, of each group: if
+        not given, threads and processes of this machine share its cores, and elsewhere a group has one.
 
     Returns
     -------
@@ -106,7 +114,8 @@ def fit_many(
     TypeError, ValueError
         If an argument does not fit; nothing has changed then.
     FitManyError
-        If networks could not be trained to the end, as when a loss becomes NaN. It names them; the others have been.
+        If networks could not be trained to the end, as when a loss becomes NaN, or their worker ended, twice. It names
+        them; the others have been.
     RuntimeError
         If another call is training one of the networks.
 
@@ -116,6 +125,13 @@ def fit_many(
 
     Networks that share something that training changes (an array, a random generator, ``numpy.random``) are trained one after
     the other, in their order. What is written in Python (a layer, a loss, an optimiser) runs in the calling thread.
+
+    With an executor, callbacks, metrics and whatever else is written in Python run in the workers, on copies of the
+    networks, and but for threads must be such that pickle takes it. A layer written in Python comes back as far as
+    `params`, an attribute `statistics` (a tuple of arrays) and an attribute `generator` go; what it draws from
+    ``numpy.random`` is its worker's. Files of `checkpoint` and `resume` are those that the workers see under the same path. If a worker ends,
+    what it had is tried again, once: by the executor, or, if that takes no more work, by a new process of this machine.
+    After Ctrl-C what is finished is kept, what has not begun never does, and what is on its way is left as it was.
 
     Examples
     --------
@@ -133,6 +149,9 @@ def fit_many(
     >>> min(accuracies) > 0.9
     True
     """
+    _many_validation.no_comm(comm)
+    if executor is not None:
+        _many_validation.executor(executor)
     found = _many_validation.networks(networks)
     for name, value in (("checkpoint", checkpoint), ("resume", resume)):
         _many_validation.a_list_for_each(name, value)
@@ -164,9 +183,16 @@ def fit_many(
                 error.add_note(f"This is of networks[{place}].")
                 raise
         with _fit.progress_bar(progress, len(fits), 0, "network") as bar:
-            def told(place: int) -> None:
+            def told(place: int, summary: str) -> None:
                 bar.update(1)
-                if verbose:
-                    bar.write(f"networks[{place}]: {fits[place].summary()}")
+                if verbose and summary:
+                    bar.write(f"networks[{place}]: {summary}")
 
-            return _turns.train(fits, told)
+            if executor is None:
+                return _turns.train(fits, lambda place: told(place, fits[place].summary()))
+
+            from nnfast import _executors  # here, for only who has an executor needs multiprocessing
+
+            converted = [array for key, array in shared.items() if key[0] == "x"]
+            data = converted[0] if len(converted) == 1 else np.asarray(x)
+            return _executors.train(fits, data, np.asarray(t), options, executor, told, num_threads)

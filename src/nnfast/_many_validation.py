@@ -1,11 +1,11 @@
 """What `fit_many` refuses; the style is that of _validation.py."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from nnfast import _validation
+from nnfast import _files, _validation
 
 _OF_FUNCTIONS = ("callbacks", "step_callbacks")
 
@@ -101,3 +101,40 @@ def a_list_for_each(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, list):
         raise TypeError(f"{name} is a {type(value).__name__}, but must be a list with one for each network: "
                         "each needs a file of its own")
+
+
+# Executors
+
+
+def executor(value: Any) -> Any:
+    if not callable(getattr(value, "submit", None)):
+        raise TypeError(f"executor is {value!r}, but must have a method submit(function, *arguments) that returns futures, "
+                        "as the executors of concurrent.futures, Dask (client.get_executor()) and mpi4py.futures have")
+    return value
+
+
+def no_comm(value: Any) -> None:
+    if value is not None:
+        raise TypeError("comm is given, but fit_many hands whole networks to an executor: leave comm out, or train one network "
+                        "on all ranks with Network.fit(..., comm=comm)")
+
+
+def future(value: Any) -> Any:
+    """What an executor's submit gave."""
+    if not all(callable(getattr(value, name, None)) for name in ("result", "done", "cancel")):
+        raise TypeError(f"executor.submit returned a {type(value).__name__}, but must return a future: "
+                        "an object with result(), done() and cancel()")
+    return value
+
+
+def not_sendable(name: str, place: int, error: Exception) -> NoReturn:
+    raise TypeError(f"{name} of networks[{place}] cannot be sent to the executor's workers ({_files.in_a_line(str(error))}): "
+                    "functions and classes must be defined at the top level of a module") from error
+
+
+def lost(error: Exception) -> RuntimeError:
+    """What to say of a network that no worker brought back; the error is what the executor told."""
+    found = RuntimeError("its worker ended before it was trained, and so did the one that tried again "
+                         f"({type(error).__name__}: {_files.in_a_line(str(error))})")
+    found.__cause__ = error
+    return found

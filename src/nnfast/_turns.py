@@ -12,13 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from nnfast import _epochs, _fit, _plan, _threads
 from nnfast.layers import Dropout
 from nnfast.trainer import History
+
+if TYPE_CHECKING:
+    from nnfast.network import Network
 
 _BEGUN_BYTES = 1 << 25
 """Of the plans of fits that have begun, beyond one for each thread: so that a call has work for all threads."""
@@ -174,7 +177,7 @@ class _Schedule:
         self._begun = 0
         self.histories: list[History | None] = [None] * len(fits)
         self.errors: dict[int, Exception] = {}
-        for chain in _chains(fits):
+        for chain in chains(fits, _things):
             self._wait(chain)
 
     def begin(self, engine: _Engine, threads: int) -> bool:
@@ -217,17 +220,16 @@ class _Schedule:
             one.turns.close()
 
     def _wait(self, chain: list[int]) -> None:
-        cost = sum(_cost(self._fits[place].job) for place in chain)
-        heapq.heappush(self._waiting, (-cost, chain))
+        heapq.heappush(self._waiting, (-sum(cost(self._fits[place].job) for place in chain), chain))
 
 
-def _cost(job: _epochs.Job) -> float:
+def cost(job: _epochs.Job) -> float:
     """Of all of a fit: nearly its multiply-adds."""
     return float(job.epochs * job.count * sum(array.size for array in job.network.params.values()))
 
 
-def _chains(fits: list[_fit.Fit]) -> list[list[int]]:
-    """Places of fits that share something which training changes, in their order."""
+def chains(fits: list[_fit.Fit], things: Callable[[_fit.Fit], Iterator[Any]]) -> list[list[int]]:
+    """Places of fits that share something which training changes, in their order: memory, or one of their things."""
     users: dict[Any, int] = {}
     chain_of = list(range(len(fits)))       # the first place of each one's chain
 
@@ -237,7 +239,7 @@ def _chains(fits: list[_fit.Fit]) -> list[list[int]]:
 
     ranges = []
     for place, fit in enumerate(fits):
-        for thing in _things(fit):
+        for thing in things(fit):
             join(place, users.setdefault(thing, place))
         ranges += [(*_bytes(array), place) for array in fit.job.network.state() if array.size]
     last = -1, -1
@@ -245,19 +247,29 @@ def _chains(fits: list[_fit.Fit]) -> list[list[int]]:
         if begin < last[0]:
             join(place, last[1])
         last = max(last, (end, place))
-    chains: dict[int, list[int]] = {}
+    found: dict[int, list[int]] = {}
     for place, chain in enumerate(chain_of):
-        chains.setdefault(chain, []).append(place)
-    return list(chains.values())
+        found.setdefault(chain, []).append(place)
+    return list(found.values())
 
 
 def _things(fit: _fit.Fit) -> Iterator[Any]:
     """What a fit draws from, and Python, where nobody knows."""
+    yield from things_between_processes(fit)
+    if not fit.is_planned:
+        yield "numpy.random"
+
+
+def things_between_processes(fit: _fit.Fit) -> Iterator[Any]:
+    """What it is known to draw from: a process of its own has a Python of its own."""
     network = fit.job.network
     yield id(network.generator)
-    if not fit.is_planned or any(isinstance(layer, Dropout) and layer.generator is None
-                                 for layer in network.layers.values()):
+    if draws_from_numpy(network):
         yield "numpy.random"
+
+
+def draws_from_numpy(network: "Network") -> bool:
+    return any(isinstance(layer, Dropout) and layer.generator is None for layer in network.layers.values())
 
 
 def _bytes(array: np.ndarray) -> tuple[int, int]:
