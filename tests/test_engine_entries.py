@@ -38,13 +38,14 @@ from nnfast import (
     SoftmaxWithLoss,
     Tanh,
     _kernels,
+    _ranked_plan,
     _threads,
     fit_many,
 )
 
 REFUSED = (ValueError, IndexError, TypeError, OverflowError, MemoryError)
-HELD = ("Arrays", "Chain", "Context", "GradientChain", "Scratch", "prepare")
-CALLED = ("train", "train_all", "infer", "evaluate", "perturb")
+HELD = ("Arrays", "Chain", "Context", "GradientChain", "Scratch", "Shares", "prepare")
+CALLED = ("train", "train_all", "advance", "infer", "evaluate", "perturb")
 
 
 @dataclasses.dataclass
@@ -62,11 +63,20 @@ def copied(argument, made):
     return argument.copy() if isinstance(argument, np.ndarray) else made.get(id(argument), argument)
 
 
+def to_the_end(advance):
+    """Steps that ranks divide, from their first sum to their last. With one rank, sums are what they are already."""
+    def advanced(steps, threads):
+        while advance(steps, threads) >= 0:
+            pass
+
+    return advanced
+
+
 class Recorder:
     """Kernels that note how they are called. What objects are made of is noted as well, so that they can be made anew."""
 
     def __init__(self, kernels):
-        self.calls, self.made, self.alive = [], {}, []
+        self.calls, self.made, self.alive, self.advanced = [], {}, [], []
         self.kernels = SimpleNamespace(**vars(kernels))
         for name in (*HELD, *CALLED):
             setattr(self.kernels, name, self.noting(getattr(kernels, name), name))
@@ -78,8 +88,11 @@ class Recorder:
             if name in HELD:
                 self.made[id(result)] = record
                 self.alive.append(result)
-            else:
+            elif name != "advance":
                 self.calls.append(record)
+            elif arguments[0] not in self.advanced:     # its other calls are parts of the same steps
+                self.advanced.append(arguments[0])
+                self.calls.append(dataclasses.replace(record, kernel=to_the_end(kernel)))
             return result
 
         return noted
@@ -131,6 +144,13 @@ def recorded(monkeypatch, kernels, dtype, kind, threads):
     network.fit(x, t, batch_size=10, optimizer=Adam(), clip_norm=0.1)
     fit_many([NETWORKS[kind](dtype) for _ in range(3)], x, t, rows=[None, np.arange(17), rng.integers(0, 23, 40)], epochs=2,
              batch_size=10, optimizer=Momentum(), num_threads=threads)
+    for optimizer, overlaps, more in ((SGD(), False, {}), (Adam(), True, {"clip_norm": 0.1, "weights": rng.random(23)})):
+        # The other rank has rows of each batch, but nobody sums.
+        ranks = SimpleNamespace(
+            rank=0, shares=np.array([[10, 3], [0, 13], [13, 1]]), order=lambda number, rows: rng.permutation(rows),
+            sum_gradients=lambda array: None, start_sum=lambda array: None, has_failed=False)
+        _ranked_plan.RankedPlan(network, optimizer, 13, ranks=ranks, overlaps=overlaps, **more).train(
+            x, t, 1, not overlaps, 1, lambda steps: None)
     network.gradient(x, t)
     for rows in (1, 5, 20, 23):
         network.predict(x[:rows])

@@ -162,13 +162,21 @@ class TrainingSteps:
     @property
     def is_over(self) -> bool: ...
 
+# What a rank takes of each batch, and where sums over ranks are made
+class Shares:
+    def __init__(
+        self, shares: NDArray[void], sums: NDArray[float64], note: int, by_operation: bool
+    ) -> None: ...
+
 def prepare(
     x: NDArray[Any], operations: NDArray[void], arrays: Arrays, arena: Floats, labels: NDArray[int64], targets: Floats,
     order: NDArray[int64], keys: NDArray[uint64], masks: NDArray[uint8], weights: NDArray[float64], optimizer: NDArray[void],
     settings: NDArray[void], losses: NDArray[float64], correct: NDArray[int32], penalties: NDArray[float64],
     squares: NDArray[float64], finished: Floats, epoch_losses: NDArray[float64], epoch_correct: NDArray[int64], progress: NDArray[void], size: int,
     batch_size: int, block_rows: int, group: int, scratch: int, scratch_size: int, checks_data: bool, most_steps: int,
+    shares: Shares | None,
 ) -> TrainingSteps: ...
+def advance(steps: TrainingSteps, num_threads: int) -> int: ...
 def train(steps: TrainingSteps, seconds: float, num_threads: int) -> None: ...
 def train_all(
     steps: list[TrainingSteps], seconds: list[float], seconds_together: float, hurries: bool, num_threads: int

@@ -347,33 +347,66 @@ cdef enum:
     COLUMN_BLOCK = 16
 
 
+# Batch normalisation of a block of columns in stages, between which sums become those of the whole batch: here they are
+# already, on ranks somebody adds them up (_core_ranks.pxi). `rows` are those at hand, `together` all of the batch.
+
+cdef void _sum_columns(
+    const floating* x, double* sums, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """sums (last - first,) = sum(x) by column."""
+    cdef double parts[COLUMN_BLOCK]
+    cdef Py_ssize_t i, j
+    for j in range(last - first):
+        parts[j] = 0
+    for i in range(rows):
+        for j in range(last - first):
+            parts[j] += x[i * columns + first + j]
+    memcpy(sums, parts, (last - first) * sizeof(sums[0]))
+
+
+cdef void _sum_squares_of_columns(
+    const floating* x, const double* sums, floating* mean, double* squares, Py_ssize_t rows, Py_ssize_t together,
+    Py_ssize_t columns, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """mean = sums / together, and squares (last - first,) = sum((x - mean)**2) by column. squares may be sums."""
+    cdef double parts[COLUMN_BLOCK]
+    cdef double difference
+    cdef Py_ssize_t i, j
+    for j in range(last - first):
+        mean[first + j] = <floating>(sums[j] / together)
+        parts[j] = 0
+    for i in range(rows):
+        for j in range(last - first):
+            difference = x[i * columns + first + j] - mean[first + j]
+            parts[j] += difference * difference
+    memcpy(squares, parts, (last - first) * sizeof(squares[0]))
+
+
+cdef void _normalize_columns(
+    const floating* x, const floating* gamma, const floating* beta, const double* squares,
+    floating* y, floating* xn, const floating* mean, floating* variance, floating* std,
+    Py_ssize_t rows, Py_ssize_t together, Py_ssize_t columns, double epsilon, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """variance = squares / together, std = sqrt(variance + epsilon), xn = (x - mean) / std, y = gamma * xn + beta."""
+    cdef Py_ssize_t i, j
+    for j in range(last - first):
+        variance[first + j] = <floating>(squares[j] / together)
+        std[first + j] = <floating>sqrt(squares[j] / together + epsilon)
+    for i in range(rows):
+        for j in range(first, last):
+            xn[i * columns + j] = (x[i * columns + j] - mean[j]) / std[j]
+            y[i * columns + j] = gamma[j] * xn[i * columns + j] + beta[j]
+
+
 cdef void _batch_normalization_forward_columns(
     const floating* x, const floating* gamma, const floating* beta,
     floating* y, floating* xn, floating* mean, floating* variance, floating* std,
     Py_ssize_t rows, Py_ssize_t columns, double epsilon, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     cdef double sums[COLUMN_BLOCK]
-    cdef double difference
-    cdef Py_ssize_t i, j
-    for j in range(last - first):
-        sums[j] = 0
-    for i in range(rows):
-        for j in range(last - first):
-            sums[j] += x[i * columns + first + j]
-    for j in range(last - first):
-        mean[first + j] = <floating>(sums[j] / rows)
-        sums[j] = 0
-    for i in range(rows):
-        for j in range(last - first):
-            difference = x[i * columns + first + j] - mean[first + j]
-            sums[j] += difference * difference
-    for j in range(last - first):
-        variance[first + j] = <floating>(sums[j] / rows)
-        std[first + j] = <floating>sqrt(sums[j] / rows + epsilon)
-    for i in range(rows):
-        for j in range(first, last):
-            xn[i * columns + j] = (x[i * columns + j] - mean[j]) / std[j]
-            y[i * columns + j] = gamma[j] * xn[i * columns + j] + beta[j]
+    _sum_columns(x, sums, rows, columns, first, last)
+    _sum_squares_of_columns(x, sums, mean, sums, rows, rows, columns, first, last)
+    _normalize_columns(x, gamma, beta, sums, y, xn, mean, variance, std, rows, rows, columns, epsilon, first, last)
 
 
 def batch_normalization_forward(
@@ -468,6 +501,44 @@ def batch_normalization_predict(
             nnfast_disband(&team)
 
 
+cdef void _sum_gradients_of_columns(
+    const floating* xn, const floating* dy, double* sum_dy, double* sum_dy_xn, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """sum_dy (last - first,) = sum(dy), sum_dy_xn (last - first,) = sum(dy * xn), by column."""
+    cdef double parts[COLUMN_BLOCK]
+    cdef double parts_xn[COLUMN_BLOCK]
+    cdef Py_ssize_t i, j, at
+    for j in range(last - first):
+        parts[j] = 0
+        parts_xn[j] = 0
+    for i in range(rows):
+        for j in range(last - first):
+            at = i * columns + first + j
+            parts[j] += dy[at]
+            parts_xn[j] += <double>dy[at] * xn[at]
+    memcpy(sum_dy, parts, (last - first) * sizeof(sum_dy[0]))
+    memcpy(sum_dy_xn, parts_xn, (last - first) * sizeof(sum_dy_xn[0]))
+
+
+cdef void _pass_back_columns(
+    const floating* xn, const floating* std, const floating* gamma, const floating* dy, const double* sum_dy,
+    const double* sum_dy_xn, floating* dx, floating* dgamma, floating* dbeta, Py_ssize_t rows, Py_ssize_t together,
+    Py_ssize_t columns, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """dbeta = sum_dy, dgamma = sum_dy_xn, dx = gamma / std * (dy - sum_dy / together - xn * sum_dy_xn / together)."""
+    cdef floating mean_dy, mean_dy_xn
+    cdef Py_ssize_t i, j, at
+    for j in range(last - first):
+        dbeta[first + j] = <floating>sum_dy[j]
+        dgamma[first + j] = <floating>sum_dy_xn[j]
+        mean_dy = <floating>(sum_dy[j] / together)
+        mean_dy_xn = <floating>(sum_dy_xn[j] / together)
+        for i in range(rows):
+            at = i * columns + first + j
+            dx[at] = gamma[first + j] / std[first + j] * (dy[at] - mean_dy - xn[at] * mean_dy_xn)
+
+
 cdef void _batch_normalization_backward_columns(
     const floating* xn, const floating* std, const floating* gamma, const floating* dy,
     floating* dx, floating* dgamma, floating* dbeta,
@@ -475,24 +546,8 @@ cdef void _batch_normalization_backward_columns(
 ) noexcept nogil:
     cdef double sum_dy[COLUMN_BLOCK]
     cdef double sum_dy_xn[COLUMN_BLOCK]
-    cdef floating mean_dy, mean_dy_xn
-    cdef Py_ssize_t i, j, at
-    for j in range(last - first):
-        sum_dy[j] = 0
-        sum_dy_xn[j] = 0
-    for i in range(rows):
-        for j in range(last - first):
-            at = i * columns + first + j
-            sum_dy[j] += dy[at]
-            sum_dy_xn[j] += <double>dy[at] * xn[at]
-    for j in range(last - first):
-        dbeta[first + j] = <floating>sum_dy[j]
-        dgamma[first + j] = <floating>sum_dy_xn[j]
-        mean_dy = <floating>(sum_dy[j] / rows)
-        mean_dy_xn = <floating>(sum_dy_xn[j] / rows)
-        for i in range(rows):
-            at = i * columns + first + j
-            dx[at] = gamma[first + j] / std[first + j] * (dy[at] - mean_dy - xn[at] * mean_dy_xn)
+    _sum_gradients_of_columns(xn, dy, sum_dy, sum_dy_xn, rows, columns, first, last)
+    _pass_back_columns(xn, std, gamma, dy, sum_dy, sum_dy_xn, dx, dgamma, dbeta, rows, rows, columns, first, last)
 
 
 def batch_normalization_backward(

@@ -392,9 +392,9 @@ cdef void _operate_on_row(
     else:
         key = training.keys[batch.step * training.dropouts + operation.number]
         if operation.code == DROPOUT:
-            _dropout_row(x, y, key, <float>operation.setting, row, outputs)
+            _dropout_row(x, y, key, <float>operation.setting, batch.place + row, outputs)
         else:
-            _dropout_row_in_place(y, key, <float>operation.setting, row, outputs)
+            _dropout_row_in_place(y, key, <float>operation.setting, batch.place + row, outputs)
 
 
 cdef inline bint _is_loss(const Operation* operation) noexcept nogil:
@@ -463,7 +463,7 @@ cdef void _operate_by_columns(
                 memcpy(<floating*><uintptr_t>operation.array + first, dgamma + first, (last - first) * sizeof(y[0]))
                 memcpy(<floating*><uintptr_t>operation.bias_array + first, dbeta + first, (last - first) * sizeof(y[0]))
                 continue
-            if training.optimizer.has_norm_limit:
+            if training.keeps:
                 continue
             _update(training.optimizer, batch, dgamma + first, gamma + first, arena + operation.state + first, padded,
                     last - first)

@@ -62,7 +62,9 @@ cdef struct Operation:
     # Of the user's weights to pack, or where their gradients go, or of a loss's parameters, float64 for each output:
     # which of the arrays and, in compiled code, addresses
     int64_t array, bias_array
-    int64_t gradient, bias_gradient     # where an update keeps them until their norm is known
+    # Where an update keeps them until their norm, or their sum over ranks, is known; of batch normalisation, where its
+    # own sums over ranks are made (_core_ranks.pxi): those of x or dy, and those of squares or of dy * xn
+    int64_t gradient, bias_gradient
     double setting              # slope, dropout ratio, momentum, smoothing
 
 cdef enum Rule:
@@ -95,6 +97,12 @@ cdef struct Progress:
     double loss                 # summed over steps, by their shares
     int64_t is_finite           # the data, if they are checked, the last loss and, at the end of an epoch, the weights
 
+cdef struct Share:
+    # What a rank takes of a batch that is divided among ranks
+    int64_t rows, first         # in its own order, that of an epoch
+    int64_t place               # of the first of them in the batch
+    int64_t together            # rows of the batch
+
 cdef struct Training:
     const Operation* operations
     Py_ssize_t count
@@ -124,6 +132,11 @@ cdef struct Training:
     int32_t* correct
     double* penalties           # of each tile of weights
     double* squares             # of each tile's gradient, summed
+    bint keeps                  # gradients, until all of them are known
+    const Share* shares         # of each batch of an epoch, this rank's; NULL: all of it
+    double* sums                # over ranks, of batch normalisations
+    void* note                  # beside the gradients: not 0 where some rank wants all to stop after the step
+    bint by_operation           # gradients are summed one operation's after the other's
     void* finished              # what the weights and states were at the end of the last epoch; NULL if not asked for
     Py_ssize_t size             # of weights and states together
     double* epoch_losses        # of each epoch that was finished
@@ -140,6 +153,7 @@ cdef struct Training:
 cdef struct Batch:
     Py_ssize_t step             # since the call's first epoch began
     Py_ssize_t first, rows      # in order
+    Py_ssize_t place, together  # of the first row in all of the batch, and rows of that
     bint checks_data
     StepSettings settings
 

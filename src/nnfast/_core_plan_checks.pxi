@@ -4,7 +4,7 @@
 cdef struct Room:
     # Elements of what `prepare` is given, rows and columns where it has them
     Py_ssize_t arena, labels, target_rows, target_columns, key_rows, mask_steps, mask_rows
-    Py_ssize_t weights, settings, losses, correct, penalties, squares, finished, epoch_losses, epoch_correct
+    Py_ssize_t weights, settings, losses, correct, penalties, squares, finished, epoch_losses, epoch_correct, sums
 
 
 cdef int _states_of(int64_t rule) noexcept:
@@ -19,6 +19,8 @@ cdef int _check_settings(const Training* training, const Room* room) except -1:
     _must(0 <= training.optimizer.rule <= GRADIENT, "the optimizer has no such rule")
     _must(training.optimizer.has_norm_limit == 0 or training.optimizer.rule != GRADIENT,
           "gradients that are given to the caller have no limit")
+    _must(training.shares == NULL or training.optimizer.rule != GRADIENT,
+          "gradients that are given to the caller are not summed over ranks")
     _must(0 <= progress.epoch < training.epochs and 0 <= progress.step < training.steps, "progress is beyond the end")
     _check_room("losses", room.losses, training.batch_size)
     _check_room("correct", room.correct, training.batch_size)
@@ -89,7 +91,7 @@ cdef int _check_operation(
     if code == UPDATE:
         _must(_update_scratch(training, padded, _panel_columns(arena)) <= training.scratch_size,
               "too little scratch for an update")
-        if training.optimizer.has_norm_limit:
+        if training.keeps:
             _must(_fits(operation.gradient, inputs, padded, padded, size), "gradients lie outside of the arena")
             _must(_fits(operation.bias_gradient, 1, padded, padded, size),
                   "gradients of a bias lie outside of the arena")
@@ -98,6 +100,8 @@ cdef int _check_operation(
         _must(_fits(operation.statistics, 7, padded, padded, size), "statistics lie outside of the arena")
         _must(_fits(operation.weights, 1, padded, padded, size) and _fits(operation.bias, 1, padded, padded, size),
               "gamma or beta lies outside of the arena")
+        _must(training.shares == NULL or _fits(operation.gradient, 1, outputs, outputs, room.sums)
+              and _fits(operation.bias_gradient, 1, outputs, outputs, room.sums), "sums lie outside of those of ranks")
         inputs = 1
     if has_state:
         _must(_fits(operation.state, states, inputs * padded, inputs * padded, size), "states lie outside of the arena")
@@ -149,6 +153,7 @@ cdef int _check_training(
         code = operations[place].code
         is_packed = is_packed and code == PACK
         is_updated = is_updated or code == UPDATE
+        _must(training.shares == NULL or code != PACK, "weights are not packed where gradients are summed over ranks")
         _must(0 <= code <= PACK and is_packed == (code == PACK) and is_updated == (code == UPDATE),
               "operations are not in the order of packing, rows and columns, updates")
         _check_operation(training, operations + place, arena, room)

@@ -41,20 +41,25 @@ cdef void _pack_rows(
         memcpy(arena + operation.bias, <const floating*><uintptr_t>operation.bias_array, outputs * sizeof(arena[0]))
 
 
-cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
-    """The loss of the step that is about to end, and whether to stop after it. The first thread's task.
-
-    The penalty is not in it yet: it is being summed.
-    """
+cdef void _add_losses(Training* training, const Batch* batch) noexcept nogil:
+    """The loss of a step without the penalty, and whether it is finite. The first thread's task."""
     cdef Progress* progress = training.progress
     cdef double loss = _total(training.losses, batch.rows)
     cdef Py_ssize_t row
     progress.loss += batch.settings.loss_share * loss
     for row in range(batch.rows):
         progress.correct += training.correct[row]
-    progress.step += 1
     progress.is_finite = loss - loss == 0 and not training.has_odd_data
     training.lost = not progress.is_finite
+
+
+cdef void _sum_up(Training* training, const Batch* batch) noexcept nogil:
+    """What the step gave that is about to end, and whether to stop after it. The first thread's task.
+
+    The penalty is not in the loss yet: it is being summed.
+    """
+    _add_losses(training, batch)
+    training.progress.step += 1
     training.stops = (
         training.lost or nnfast_clock() > training.deadline or nnfast_is_disturbed(&training.team)
         or batch.step + 1 - training.first_step == training.most_steps)
@@ -133,9 +138,11 @@ cdef void _train_share(Training* training, floating* arena, int share, int share
         batch.first = (0 if training.order == NULL else epoch * training.rows) + step * training.batch_size
         batch.settings = training.settings[batch.step]
         batch.checks_data = training.checks_data and batch.step - training.first_step < training.steps
+        batch.place = 0
         batch.rows = training.batch_size
         if batch.rows > training.rows - step * training.batch_size:
             batch.rows = training.rows - step * training.batch_size
+        batch.together = batch.rows
         _take_step(training, arena, &batch, share, shares)
         if share == 0 and _is_penalized(&batch):
             training.progress.loss += batch.settings.penalty_share * _total(

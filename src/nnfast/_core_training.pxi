@@ -24,10 +24,12 @@ cdef class TrainingSteps:
     cdef double* doubles
     cdef Py_ssize_t arena_size
     cdef bint is_outside, is_taken
+    cdef Cursor cursor              # where ranks divide batches
     cdef tuple held
 
     def __cinit__(self):
         memset(&self.training, 0, sizeof(self.training))
+        memset(&self.cursor, 0, sizeof(self.cursor))
 
     def __dealloc__(self):
         PyMem_Free(self.operations)
@@ -40,17 +42,19 @@ cdef class TrainingSteps:
                 or next_step >= self.training.first_step + self.training.most_steps
                 or (next_step > self.training.first_step and not self.now.is_finite))
 
-    cdef Turn begin(self, double seconds, int num_threads) except *:
+    cdef Turn begin(self, double seconds, int num_threads, bint are_divided=False) except *:
         """Make ready for so many threads, until some seconds are over."""
         cdef Training* training = &self.training
         cdef Turn turn
         _check_threads(num_threads)
         _must(not self.is_taken, "these steps are being taken already")
         _must(not self.is_over, "no step is left")
+        _must((training.shares != NULL) == are_divided, "ranks divide these batches, or do not")
         _must(_fits(training.scratch, num_threads, training.scratch_size, training.scratch_size, self.arena_size),
               "the arena has too little scratch for the threads")
         memset(&training.team, 0, sizeof(training.team))
-        training.stops = training.lost = training.has_odd_weights = training.has_odd_data = False
+        training.stops = training.lost = training.has_odd_weights = False
+        training.has_odd_data = training.has_odd_data and are_divided   # a part before may have seen them
         training.deadline = nnfast_clock() + <int64_t>(1e9 * min(max(seconds, 0.), 1e6))
         self.is_taken = True
         turn.training, turn.floats, turn.doubles, turn.seconds = training, self.floats, self.doubles, 0
@@ -97,6 +101,7 @@ def prepare(
     Py_ssize_t scratch_size,        # how much
     bint checks_data,               # whether it is finite
     Py_ssize_t most_steps,          # that are taken, at least 1
+    Shares shares,                  # of batches that ranks divide, for `advance`; None: they are all here, for `train`
 ):
     """`TrainingSteps` of some epochs of N rows each, from where the progress is, which are then to be taken."""
     cdef Data data = Data(x)
@@ -145,6 +150,13 @@ def prepare(
     training.batch_size = batch_size
     if batch_size > 0:
         training.steps = (training.rows - 1) // batch_size + 1
+    training.keeps = prepared.optimizer.has_norm_limit != 0 or shares is not None
+    room.sums = 0
+    if shares is not None:
+        shares.check(training.rows, batch_size, arena.shape[0])
+        training.steps, training.shares, training.by_operation = shares.steps, shares.shares, shares.by_operation
+        training.sums, room.sums = shares.first_sum(), shares.sums.shape[0]
+        training.note = &arena[0] + shares.note
     training.block_rows, training.group = block_rows, group
     training.scratch, training.scratch_size = scratch, scratch_size
     training.checks_data = checks_data and data.held <= DOUBLES
@@ -169,7 +181,7 @@ def prepare(
     else:
         prepared.doubles = &arena[0]
     prepared.held = (data, arrays, arena, labels, targets, order, keys, masks, weights, settings, losses, correct,
-                     penalties, squares, finished, epoch_losses, epoch_correct)
+                     penalties, squares, finished, epoch_losses, epoch_correct, shares)
     return prepared
 
 
@@ -193,6 +205,35 @@ def train(TrainingSteps steps not None, double seconds, int num_threads):
             nnfast_disband(&turn.training.team)
     steps.end()
     steps.check()
+
+
+cdef void _advance_turn(const Turn* turn, Cursor* cursor, int share, int shares) noexcept nogil:
+    """What each thread of a team does until a sum over ranks is needed."""
+    if turn.floats != NULL:
+        _advance_share(turn.training, cursor, turn.floats, share, shares)
+    else:
+        _advance_share(turn.training, cursor, turn.doubles, share, shares)
+
+
+def advance(TrainingSteps steps not None, int num_threads):
+    """Go on until a sum over ranks is needed, and say which one of its step that is: they are counted from 0.
+
+    When it has been made, `advance` again. Less than 0: all steps are OVER, or as many as some rank wants, or something
+    is LOST that is not finite.
+    """
+    cdef Turn turn = steps.begin(0, num_threads, True)
+    with nogil:
+        if nnfast_assemble(&turn.training.team, num_threads) == 1:
+            _advance_turn(&turn, &steps.cursor, 0, 1)
+        else:
+            with parallel(num_threads=num_threads):
+                _advance_turn(&turn, &steps.cursor, nnfast_thread_number(), nnfast_team_size())
+            nnfast_disband(&turn.training.team)
+    steps.end()
+    steps.check()
+    if turn.training.lost or turn.training.stops and not steps.now.is_finite:
+        return LOST
+    return OVER if turn.training.stops else steps.cursor.sums - 1
 
 
 # Nanoseconds that a thread without work waits before it ends a call which may be given more in the next one: calling

@@ -140,12 +140,9 @@ cdef void _limit(floating* gradient, floating limit, Py_ssize_t n) noexcept nogi
         gradient[i] = limit if gradient[i] > limit else -limit if gradient[i] < -limit else gradient[i]
 
 
-cdef void _keep_gradient(
-    const floating* gradient, floating* kept, Py_ssize_t n, Py_ssize_t tile, double* squares
-) noexcept nogil:
-    """Until the norm is known, to which squares adds each tile's part."""
+cdef void _square(const floating* gradient, Py_ssize_t n, Py_ssize_t tile, double* squares) noexcept nogil:
+    """squares takes each tile's part of the norm."""
     cdef Py_ssize_t first = 0, rows
-    memmove(kept, gradient, n * sizeof(gradient[0]))    # a wrong place may lie over it, and shall do no harm
     while first < n:
         rows = n - first if n - first < tile else tile
         squares[first // tile] = _sum_of(gradient + first, rows, True)
@@ -172,15 +169,17 @@ cdef void _update_panel(
     cdef Py_ssize_t tiles = (operation.inputs + TILE_ROWS - 1) // TILE_ROWS
     cdef floating* weights = arena + operation.weights + place
     cdef Py_ssize_t tile = tiles_before + column // _panel_columns(arena) * tiles + first // TILE_ROWS
-    if _is_penalized(batch):
+    if _is_penalized(batch) and training.shares == NULL:
         _decay(weights, gradient, batch.settings.l2, batch.settings.l1, rows * width, TILE_ROWS * width,
                training.penalties + tile)
     if training.optimizer.rule == GRADIENT:
         _store_gradient(gradient, rows, width, operation, first, column)
         return
-    if training.optimizer.has_norm_limit:
-        _keep_gradient(gradient, arena + operation.gradient + place, rows * width, TILE_ROWS * width,
-                       training.squares + tile)
+    if training.keeps:
+        # A wrong place may lie over it, and shall do no harm.
+        memmove(arena + operation.gradient + place, gradient, rows * width * sizeof(gradient[0]))
+        if training.shares == NULL:
+            _square(gradient, rows * width, TILE_ROWS * width, training.squares + tile)
         return
     _update(training.optimizer, batch, gradient, weights, arena + operation.state + place,
             operation.inputs * _padded(operation.outputs, arena), rows * width)
@@ -265,7 +264,7 @@ cdef void _update_bias(
     if training.optimizer.rule == GRADIENT:
         columns = operation.outputs - first_column if operation.outputs - first_column < columns else columns
         memcpy(<floating*><uintptr_t>operation.bias_array + first_column, gradient, columns * sizeof(gradient[0]))
-    elif training.optimizer.has_norm_limit:
+    elif training.keeps:
         memmove(arena + operation.bias_gradient + first_column, gradient, columns * sizeof(gradient[0]))
     else:
         _update(training.optimizer, batch, gradient, arena + operation.bias + first_column,
@@ -410,8 +409,9 @@ cdef void _update_scaled(
     floating* state, Py_ssize_t size, Py_ssize_t n,
 ) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(n):
-        gradient[i] = scale * gradient[i]
+    if scale != 1:
+        for i in range(n):
+            gradient[i] = scale * gradient[i]
     _update(optimizer, batch, gradient, parameter, state, size, n)
 
 

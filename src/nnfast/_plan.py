@@ -97,6 +97,18 @@ class Begun(NamedTuple):
 
 NOT_BEGUN = Begun()
 
+
+class Sums(NamedTuple):
+    """What the steps gave so far, on all ranks together: in the epoch that is not over, and in those that are."""
+
+    loss: float
+    correct: int
+    losses: np.ndarray
+    epoch_correct: np.ndarray
+    is_late: bool = False       # the deadline is over
+    is_kept: bool = False       # somebody has a saver,
+    is_due: bool = False        # and it is due
+
 Result = TypeVar("Result")
 
 
@@ -151,6 +163,9 @@ OPTIMIZERS = {
     Adam: ("Adam", ("beta1", "beta2")),
     AdamW: ("Adam", ("beta1", "beta2")),
 }
+
+SIGNALS = 4
+"""Elements after what is summed over ranks, by which they tell each other how they are (_ranks.py)."""
 
 _ALIGNMENT = 16
 """Elements: a cache line of float32."""
@@ -276,6 +291,8 @@ class _Layout:
         self.dropouts = 0   # whose masks come from keys
         self.drawn: list[tuple[Dropout, int, int]] = []     # from numpy.random: with their columns in the masks
         self.loss_parameters: list[np.ndarray] = []     # which operations name by their place in it
+        self.gradients = -1     # where they are kept, side by side, those of the last layer first
+        self.kept_gradients = 0     # elements of them
         self.multiply_adds = 0      # a row
         self.row_bytes = 0          # of values and gradients
         self._kernels = kernels(network.dtype)
@@ -286,11 +303,16 @@ class _Layout:
         self._batch_size = batch_size
         inputs: Any = network.inputs    # known: it would have been an obstacle
         self._lay_out(list(network.layers.values()), inputs, network.last_layer)
+        if keeps_gradients:
+            self.gradients = self._place(self.kept_gradients + SIGNALS) + self.kept
         self.operations = np.array(
             [tuple(one.get(name, 0) for name in _OPERATION.names or ()) for one in self._list], _OPERATION)
-        for name in ("x", "y", "transposed", "normalized", "gradient", "bias_gradient"):
+        for name in ("x", "y", "transposed", "normalized"):
             offsets = self.operations[name]
             offsets[offsets >= 0] += self.kept
+        is_update = self.operations["code"] == self._kernels.OPERATION_CODES["UPDATE"]
+        for name in ("gradient", "bias_gradient"):
+            self.operations[name][is_update] += max(self.gradients, 0)
         is_backward = (self.operations["code"] == self._kernels.OPERATION_CODES["PRODUCT"]) & (self.operations["bias"] < 0)
         self.operations["weights"][is_backward] += self.kept
 
@@ -327,6 +349,12 @@ class _Layout:
         """As seen from the end of what is kept."""
         offset = self.size
         self.size += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return offset
+
+    def _place_gradient(self, size: int) -> int:
+        """As seen from the first that is kept."""
+        offset = self.kept_gradients
+        self.kept_gradients += -(-size // _ALIGNMENT) * _ALIGNMENT
         return offset
 
     def _stride(self, width: int) -> int:
@@ -453,7 +481,8 @@ class _Layout:
         if isinstance(layer, Affine):
             if self._keeps_gradients:
                 padded = self.padded(link.outputs)
-                fields = {**fields, "gradient": self._place(link.inputs * padded), "bias_gradient": self._place(padded)}
+                fields = {**fields, "gradient": self._place_gradient(link.inputs * padded),
+                          "bias_gradient": self._place_gradient(padded)}
             updates.append(self._operation("UPDATE", gradient, link.outputs, link.x, inputs=link.inputs, **fields))
             if not passes_on:
                 return gradient
@@ -502,6 +531,7 @@ class PlanBase:
             self._arena[offset : offset + array.size] = array
         self._finished = self._arena[:0]
         self._arrays = self._kernels.Arrays(layout.loss_parameters)   # that the operations name by their place
+        self._shares: Any = None    # of batches, where ranks divide them
         self._losses = np.zeros(batch_size)
         self._correct = np.zeros(batch_size, np.int32)
         # One for each tile, and a tile has at least 4 rows.
@@ -536,7 +566,7 @@ class PlanBase:
             x, self._layout.operations, self._arrays, self._arena, labels, targets, orders, keys, masks, weights, optimizer,
             settings, self._losses, self._correct, self._penalties, self._squares, self._finished, losses, correct, progress,
             self._layout.kept, batch_size, self._block_rows, self._group, self._scratch,
-            self._scratch_size, checks_data, most_steps,
+            self._scratch_size, checks_data, most_steps, self._shares,
         )
 
     def _draw_masks(self, sizes: list[int], batch_size: int) -> np.ndarray:
@@ -585,11 +615,14 @@ class Plan(PlanBase):
     There must be no `obstacle`.
     """
 
+    _is_divided = False     # among ranks
+
     def __init__(
         self, network: "Network", optimizer: Any, batch_size: int, weights: np.ndarray = NO_WEIGHTS,
         clip_value: float | None = None, clip_norm: float | None = None, manner: Manner | None = None,
     ) -> None:
-        super().__init__(network, len(optimizer._states), batch_size, keeps_gradients=clip_norm is not None)
+        super().__init__(network, len(optimizer._states), batch_size,
+                         keeps_gradients=clip_norm is not None or self._is_divided)
         self.optimizer = optimizer
         self._manner = manner
         self._weights = weights
@@ -633,11 +666,14 @@ class Plan(PlanBase):
         count = x.shape[0] if rows is None else len(rows)
         before, updates = generator.bit_generator.state, getattr(self.optimizer, "iter", 0) - begun.step
         progress = np.zeros(1, PROGRESS)
-        progress["step"], progress["loss"], progress["correct"] = begun[:3]
+        progress["step"], progress["loss"], progress["correct"] = self._own(begun)
         is_over = has_stored = False
+        loss_before = begun.loss
         losses, correct = np.zeros(epochs), np.zeros(epochs, np.int64)
-        steps = -(-count // self._batch_size)
-        ends_within = watch is not None or deadline < math.inf or saver is not None     # perhaps, an epoch
+        rows_of_steps = self._rows_of_steps(count)
+        steps = len(rows_of_steps)
+        # Perhaps, an epoch; where ranks divide it, one of them may know what this one does not
+        ends_within = watch is not None or deadline < math.inf or saver is not None or self._is_divided
         if (epochs > 1 or ends_within) and not self._finished.size:
             self._finished = _aligned_zeros(self._layout.kept, self._arena.dtype)
         try:
@@ -649,13 +685,13 @@ class Plan(PlanBase):
                 self._finished[:] = self._arena[: self._layout.kept]
             optimizer = self._optimizer_described(updates)
             weights = self._weights_of_steps(orders, count, steps)
-            counts = weights if self._manner is None else self._rows_of_steps(count, epochs)
+            counts = weights if self._manner is None else np.tile(rows_of_steps, epochs)
             settings = self._settings_of_steps(weights, counts, rates)
             masks = np.empty((0, 0, 0), np.uint8)
             while not is_over:
-                before_them, loss_before = _steps_taken(progress, steps), float(progress["loss"][0])
+                before_them = _steps_taken(progress, steps)
                 if self._layout.drawn and not masks.shape[0]:
-                    undrawn: Any = before_them, np.random.get_state() if saver is not None else None
+                    undrawn: Any = before_them, np.random.get_state()
                     masks = self._masks_from(before_them, epochs * steps, count)
                 most = 1 if watch is not None else len(masks) if self._layout.drawn else epochs * steps
                 prepared = self._prepare(x, t, orders, keys, masks, self._weights, optimizer, settings, losses, correct,
@@ -675,10 +711,13 @@ class Plan(PlanBase):
                     step += 0 if self._part is None else self._part.first_step
                     _validation.loss_is_finite(loss, number, step, self.optimizer, x, t)
                     _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
-                is_over = taken == epochs * steps or clock() > deadline
+                sums = self._summed(Sums(
+                    float(progress["loss"][0]), int(progress["correct"][0]), losses, correct, clock() > deadline,
+                    saver is not None, saver is not None and time.perf_counter() >= saver.due))
+                is_over = taken == epochs * steps or sums.is_late
                 if watch is not None:
-                    loss = float(losses[0] if taken == steps else progress["loss"][0]) - loss_before
-                    has_stored = True
+                    loss = float(sums.losses[0] if taken == steps else sums.loss) - loss_before
+                    has_stored, loss_before = True, sums.loss
                     self._store(self._arena, updates + taken)
                     is_over = watch(taken, loss / (counts[taken - 1] or 1)) or is_over
                     self._load()    # what the watcher may have changed
@@ -686,7 +725,8 @@ class Plan(PlanBase):
                         next_one = slice(taken, taken + 1)
                         settings[next_one] = self._settings_of_steps(
                             weights[next_one], counts[next_one], None if rates is None else rates[next_one])
-                if saver is not None and taken % steps and (is_over or time.perf_counter() >= saver.due):
+                is_over, is_kept = self._decided(sums, is_over, taken % steps != 0)
+                if is_kept:
                     _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
                     has_stored = True
                     self._store(self._arena, updates + taken)
@@ -694,7 +734,9 @@ class Plan(PlanBase):
                         np.random.set_state(undrawn[1])
                         self._masks_from(undrawn[0], taken, count)
                         masks = masks[:0]
-                    saver.within(taken, float(progress["loss"][0]), int(progress["correct"][0]))
+                    if saver is not None:
+                        saver.within(taken, sums.loss, sums.correct)
+                    self._is_kept()
             if taken % steps:   # at the end of an epoch, compiled code looks
                 number += int(progress["epoch"][0])
                 _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
@@ -704,23 +746,44 @@ class Plan(PlanBase):
                 generator.bit_generator.state = before
                 self._draw(count, told_of, steps, shuffle and self._manner is None)
             self._store(self._arena, updates + taken)
-        except BaseException:   # also Ctrl-C between two arrays that are stored
+        except BaseException as error:   # also Ctrl-C between two arrays that are stored
             finished = int(progress["epoch"][0])
             generator.bit_generator.state = before
             self._draw(count, finished, steps, shuffle and self._manner is None)
             if finished or has_stored:
                 memory = self._finished if self._finished.size else self._arena
                 self._store(memory, updates + max(finished * steps, begun.step))
+            self._tell(error)
             raise
         self._has_seen_data = True
         if taken % steps:   # the last epoch is unfinished
-            losses[told_of - 1], correct[told_of - 1] = progress["loss"][0], progress["correct"][0]
+            sums.losses[told_of - 1], sums.epoch_correct[told_of - 1] = sums.loss, sums.correct
         results = []
         for epoch in range(told_of):
             first, last = epoch * steps, min((epoch + 1) * steps, taken)
-            in_epoch = min((last - first) * self._batch_size, count)
-            results.append((float(losses[epoch]), float(counts[first:last].sum()), int(correct[epoch]), in_epoch))
+            results.append((float(sums.losses[epoch]), float(counts[first:last].sum()), int(sums.epoch_correct[epoch]),
+                            int(rows_of_steps[: last - first].sum())))
         return results
+
+    # What is otherwise where ranks divide the batches (_ranked_plan.py).
+
+    def _own(self, begun: Begun) -> tuple[int, float, int | None]:
+        """How far an epoch has come here: of what it gave so far, this rank's part."""
+        return begun[:3]
+
+    def _summed(self, own: Sums) -> Sums:
+        """What the steps gave on all ranks."""
+        return own
+
+    def _decided(self, sums: Sums, is_over: bool, is_within: bool) -> tuple[bool, bool]:
+        """Whether it is over on all ranks, and whether the epoch, if they are within it, is kept."""
+        return is_over, is_within and sums.is_kept and (is_over or sums.is_due)
+
+    def _is_kept(self) -> None:
+        """All ranks have kept what they had to."""
+
+    def _tell(self, error: BaseException) -> None:
+        """Let the other ranks know of an error."""
 
     def _take_alone(self, turn: Turn) -> float:
         threads, seconds = self._pace.next()
@@ -744,10 +807,13 @@ class Plan(PlanBase):
 
     def _masks_from(self, step: int, steps: int, rows: int) -> np.ndarray:
         """Masks from numpy.random for as many steps as fit into some memory."""
-        most = max(1, _MASK_BYTES // (self._batch_size * self._layout.mask_columns))
         in_an_epoch = -(-rows // self._batch_size)
-        firsts = (number % in_an_epoch * self._batch_size for number in range(step, min(steps, step + most)))
+        firsts = (number % in_an_epoch * self._batch_size for number in self._masked_steps(step, steps, self._batch_size))
         return self._draw_masks([min(self._batch_size, rows - first) for first in firsts], self._batch_size)
+
+    def _masked_steps(self, step: int, steps: int, rows: int) -> range:
+        """For which masks are drawn at a time, of so many rows each, of some steps from one on."""
+        return range(step, min(steps, step + max(1, _MASK_BYTES // (rows * self._layout.mask_columns))))
 
     def _optimizer_described(self, updates: int) -> np.ndarray:
         rule, names = OPTIMIZERS[type(self.optimizer)]
@@ -766,15 +832,16 @@ class Plan(PlanBase):
     def _weights_of_steps(self, orders: np.ndarray, rows: int, steps: int) -> np.ndarray:
         """What the rows of each step of all epochs weigh together."""
         if not self._weights.size:
-            return self._rows_of_steps(rows, len(orders))
+            return np.tile(self._rows_of_steps(rows), len(orders))
         firsts = np.arange(0, rows, self._batch_size)
         if not orders.shape[1]:
             return np.tile(np.add.reduceat(self._weights, firsts), len(orders))
         return np.concatenate([np.add.reduceat(self._weights[order], firsts) for order in orders])
 
-    def _rows_of_steps(self, rows: int, epochs: int) -> np.ndarray:
+    def _rows_of_steps(self, rows: int) -> np.ndarray:
+        """Of an epoch."""
         firsts = np.arange(0, rows, self._batch_size)
-        return np.tile(np.minimum(self._batch_size, rows - firsts).astype(float), epochs)
+        return np.minimum(self._batch_size, rows - firsts).astype(float)
 
     def _settings_of_steps(self, weights: np.ndarray, counts: np.ndarray, rates: np.ndarray | None) -> np.ndarray:
         """Of steps whose rows weigh so much together, and count so much in the loss of an epoch."""
