@@ -15,6 +15,7 @@ import bench_inference
 import bench_kernels
 import bench_layers
 import bench_losses
+import bench_many
 import bench_neighbours
 import bench_other_libraries
 import bench_sklearn
@@ -25,7 +26,7 @@ import bench_training
 if __name__ == "__main__":
     status = bench_demo.main()
     for benchmark in (
-        bench_training, bench_fit_options, bench_losses, bench_streams, bench_sklearn, bench_inference, bench_c_functions,
+        bench_training, bench_fit_options, bench_losses, bench_many, bench_streams, bench_sklearn, bench_inference, bench_c_functions,
         bench_layers, bench_gradient, bench_kernels,
     ):
         print(flush=True)
