@@ -1,5 +1,6 @@
 """Ranks that are threads of one process, beside a stand-in for mpi4py which notices when they are in different meetings."""
 
+# ruff: noqa: N802 - the names are those of mpi4py
 import threading
 from types import SimpleNamespace
 

@@ -161,6 +161,21 @@ def test_an_interrupt_is_told_as_such_and_an_error_without_words_by_its_kind():
     assert str(found[0]).endswith("for rank 1 raised MemoryError")
 
 
+def test_numbers_that_are_not_finite_give_way_to_what_is_wrong_on_another_rank():
+    """Its NaN may have come with the sums."""
+    def fails(rank, place):
+        if place == "sum 0 1":
+            raise (FloatingPointError, FloatingPointError, ValueError)[rank]("wrong")
+
+    first, second, third = together(3, lambda ranks: fit_like(ranks, fails))
+    assert isinstance(third, ValueError)
+    for error in (first, second):
+        assert isinstance(error, OtherRankError)
+        assert str(error) == (
+            "the fit has ended on all ranks, for rank 2 raised ValueError: wrong (and 2 more ranks have failed)")
+        assert isinstance(error.__cause__, FloatingPointError)
+
+
 def test_what_all_ranks_refuse_is_raised_without_another_meeting():
     def program(ranks):
         ranks.meet(None)
@@ -172,7 +187,7 @@ def test_what_all_ranks_refuse_is_raised_without_another_meeting():
 def test_a_rank_that_has_lost_the_others_says_nothing_more():
     def program(ranks):
         ranks._comm.is_lost = True
-        with pytest.raises(RuntimeError, match="rank . has lost the other ranks, so the fit has ended: somebody is gone"):
+        with pytest.raises(RuntimeError, match=r"rank . has lost the other ranks, so the fit has ended: somebody is gone"):
             ranks.meet(None)
         assert ranks.has_failed
         raise KeyError("the caller's")
@@ -309,7 +324,7 @@ def fake_mpi(monkeypatch):
 def test_what_is_no_communicator_of_ranks_is_refused(fake_mpi):
     with pytest.raises(TypeError, match=r"comm is 3, but must be a communicator of mpi4py, such as MPI.COMM_WORLD"):
         _ranks.of(3)
-    with pytest.raises(ValueError, match="comm is MPI.COMM_NULL: a process that is not in a communicator"):
+    with pytest.raises(ValueError, match=r"comm is MPI.COMM_NULL: a process that is not in a communicator"):
         _ranks.of(fake_mpi.COMM_NULL)
     with pytest.raises(TypeError, match="comm is an FakeIntercomm, whose two groups cannot train together"):
         _ranks.of(FakeIntercomm())

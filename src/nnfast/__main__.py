@@ -7,6 +7,7 @@ Whatever is refused is refused in one sentence, with exit status 2 and before an
 """
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 import nnfast
-from nnfast import _pictures, _validation
+from nnfast import _pictures, _ranks, _validation
 from nnfast._files import require_writable
 from nnfast.layers import Affine
 from nnfast.network import ACTIVATIONS, Network
@@ -45,6 +46,9 @@ _OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 
 _Examples: TypeAlias = tuple[np.ndarray, np.ndarray]
 _CLASSES = 10
+
+# What launchers of MPI set to the number of processes: Open MPI, MPICH and its kin, MVAPICH, srun.
+_LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 # Exit statuses: argparse's own, and the one by which shells tell of Ctrl-C, 128 + SIGINT.
 _WRONG = 1
@@ -82,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.run is None:
         parser.print_help(sys.stderr)
         return _REFUSED
+    options.rank = 0    # of several processes that train together
     try:
         status: int = options.run(options) or 0
         print(end="", flush=True)       # what is still buffered must fail here, not when Python ends
@@ -90,12 +95,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("nnfast: interrupted", file=sys.stderr)
+        _complain("interrupted", options.rank)
         return _INTERRUPTED
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        print(f"nnfast: {error}", file=sys.stderr)     # the library's errors are sentences
+    except (ValueError, OSError, FloatingPointError, MemoryError, _ranks.OtherRankError) as error:
+        _complain(error, options.rank)      # the library's errors are sentences
         return _REFUSED
     return status
+
+
+def _complain(what: object, rank: int) -> None:
+    """Say it once: the first rank hears of what goes wrong on the others."""
+    if rank == 0:
+        print(f"nnfast: {what}", file=sys.stderr)
 
 
 def build_network(widths: Sequence[int], activation: str, *, seed: int, dtype: DTypeLike) -> Network:
@@ -145,31 +156,37 @@ def _info(_: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    comm = _comm()
+    ranks = None if comm is None else _ranks.of(comm)
+    options.rank = 0 if ranks is None else ranks.rank
     curves, mistakes = options.pictures / "nnfast-curves.png", options.pictures / "nnfast-mistakes.png"
     draws = not options.no_pictures and _is_installed("matplotlib")
-    if draws:
-        for path in curves, mistakes:
-            require_writable(path, "name another folder with --pictures, or use --no-pictures")
-    if options.resume and options.checkpoint is None:
-        raise ValueError("--resume goes on from the file of --checkpoint, but that names none")
-    if options.checkpoint is not None:
-        require_writable(options.checkpoint, "name another file with --checkpoint")
-    if options.save is not None:
-        require_writable(options.save, "name another file with --save")
-
-    (x_train, t_train), (x_test, t_test) = _load(options)
+    with ranks or contextlib.nullcontext():     # the others hear of it if one of them is refused something
+        if options.rank == 0:
+            _refuse_what_cannot_be_written(options, [curves, mistakes] if draws else [])
+            examples = _load(options)
+        if ranks is not None:
+            ranks.meet(None)    # the first one has fetched what there was to fetch
+            if ranks.rank:
+                options.download = False
+                examples = _load(options)
+    (x_train, t_train), (x_test, t_test) = examples
     nnfast.set_num_threads(options.threads)
     widths = [x_train.shape[1], *options.layers, _CLASSES]
     network = build_network(widths, options.activation, seed=options.seed, dtype=options.dtype)
-    if not options.quiet:
-        print(f"{options.data}: {len(x_train):,} images to train on, {len(x_test):,} to test; "
+    if not options.quiet and options.rank == 0:
+        together = "" if ranks is None else f" by {ranks.size} processes together"
+        print(f"{options.data}: {len(x_train):,} images to train on{together}, {len(x_test):,} to test; "
               f"network {'-'.join(map(str, widths))}")
+    train, test = (_part(len(t), ranks) for t in (t_train, t_test))
     history = network.fit(
-        x_train, t_train, epochs=options.epochs or EPOCHS[options.data], batch_size=options.batch_size,
-        optimizer=_optimizer(options), validation_data=(x_test, t_test), verbose=not options.quiet,
+        x_train[train], t_train[train], epochs=options.epochs or EPOCHS[options.data], batch_size=options.batch_size,
+        optimizer=_optimizer(options), validation_data=(x_test[test], t_test[test]), verbose=not options.quiet,
         progress=_shows_bar(options), resume=options.resume,
-        checkpoint=None if options.checkpoint is None else nnfast.Checkpoint(options.checkpoint),
+        checkpoint=None if options.checkpoint is None else nnfast.Checkpoint(options.checkpoint), comm=comm,
     )
+    if options.rank:
+        return
     predicted = network.predict(x_test).argmax(axis=1)
     correct = int((predicted == t_test).sum())
     print(f"test accuracy {correct / len(t_test):.4f}: {correct:,} of {len(t_test):,} images right")
@@ -182,6 +199,40 @@ def _train(options: argparse.Namespace) -> None:
         print(f"saved {_pictures.save_mistakes(x_test, t_test, predicted, mistakes)}")
     elif not options.no_pictures:
         print('pictures need matplotlib: pip install "nnfast[plot]"')
+
+
+def _refuse_what_cannot_be_written(options: argparse.Namespace, pictures: list[Path]) -> None:
+    for path in pictures:
+        require_writable(path, "name another folder with --pictures, or use --no-pictures")
+    if options.resume and options.checkpoint is None:
+        raise ValueError("--resume goes on from the file of --checkpoint, but that names none")
+    if options.checkpoint is not None:
+        require_writable(options.checkpoint, "name another file with --checkpoint")
+    if options.save is not None:
+        require_writable(options.save, "name another file with --save")
+
+
+def _comm() -> Any:
+    """The communicator of the processes that a launcher of MPI has started; None if this is the only one."""
+    started = max(_whole(os.environ.get(name, "")) for name in _LAUNCHED)
+    if started < 2:     # to import MPI would begin it
+        return None
+    if not _is_installed("mpi4py"):
+        raise ValueError(f"this is one of {started} processes of an MPI launcher, but they need mpi4py to train together: "
+                         'pip install "nnfast[mpi]"')
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.size == 1:
+        raise ValueError(f"this is one of {started} processes of a launcher, but the MPI of mpi4py, {MPI.get_vendor()[0]}, "
+                         "was started by none: use the mpiexec that belongs to it")
+    return MPI.COMM_WORLD
+
+
+def _part(rows: int, ranks: "_ranks.Ranks | None") -> slice:
+    """The rows of this process, of so many."""
+    if ranks is None:
+        return slice(rows)
+    return slice(rows * ranks.rank // ranks.size, rows * (ranks.rank + 1) // ranks.size)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -347,6 +398,10 @@ def _add_network_options(parser: argparse.ArgumentParser) -> Any:
         f"of the hidden layers: {', '.join(ACTIVATIONS)} (default: %(default)s)"
     ))
     return network
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def _count(least: int) -> Callable[[str], int]:

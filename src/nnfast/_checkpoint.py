@@ -65,7 +65,9 @@ class Kept:
             **described, "number of layers": len(layers),
             **{f"layer {place}": layer for place, layer in enumerate(layers, 1)},
             "optimizer": type(self.optimizer).__name__, "data read in blocks": job.stream is not None,
-            "number of rows": job.count if job.stream is None else job.stream.rows,
+            # Of each rank, if there are several: with other shares other rows would come together.
+            "number of rows": job.ranks.rows if job.ranks is not None else
+            job.count if job.stream is None else job.stream.rows,
             "batch_size": job.batch_size, "shuffle": job.shuffle, "weights of rows": bool(job.weights.size),
             "schedule": [getattr(one, "__name__", type(one).__name__) for one in self.schedules],
             "clip_value": job.clip_value, "clip_norm": job.clip_norm,

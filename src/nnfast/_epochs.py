@@ -15,6 +15,7 @@ from nnfast.trainer import History, Step
 
 if TYPE_CHECKING:
     from nnfast._checkpoint import Saver
+    from nnfast._ranks import Ranks
     from nnfast.network import Network
 
 EndEpoch = Callable[[float, float | None, float, int], bool]
@@ -52,10 +53,13 @@ class Job:
     saver: "Saver | None" = None
     rows: np.ndarray | None = None      # of x, t and the weights, int64; None: all
     waited: float = 0.0         # seconds for its turn, beside other fits
+    ranks: "Ranks | None" = None    # that train together; x, t and the weights are this one's
 
     @property
     def count(self) -> int:
         """Rows of an epoch."""
+        if self.ranks is not None:
+            return sum(self.ranks.rows)
         return len(self.x) if self.rows is None else len(self.rows)
 
     @property
@@ -66,6 +70,23 @@ class Job:
     def clock(self) -> float:
         """Seconds since some moment, but for those that it has waited."""
         return time.perf_counter() - self.waited
+
+    def plan(self) -> _plan.Plan:
+        """Made for these batches."""
+        how = self.network, self.optimizer, self.batch_size, self.weights, self.clip_value, self.clip_norm
+        if self.ranks is None:
+            return _plan.Plan(*how, self.manner)
+        from nnfast import _ranked_plan
+
+        return _ranked_plan.RankedPlan(*how, ranks=self.ranks)
+
+    def is_late(self) -> bool:
+        """Whether the time is over; ranks find that out together at the end of an epoch."""
+        return self.ranks is None and self.clock() > self.deadline
+
+    def in_steps(self) -> contextlib.AbstractContextManager[None]:
+        """A context of steps in compiled code."""
+        return contextlib.nullcontext() if self.ranks is None else self.ranks.steps()
 
     def begin(self) -> _plan.Begun:
         """Begin the next epoch, and tell how far it has come already."""
@@ -110,17 +131,18 @@ def planned(job: Job, first: int, end_epoch: EndEpoch) -> _plan.Turns[None]:
     """Train in compiled code, after the first epochs: one at a time where somebody looks at the network after each."""
     network, optimizer = job.network, job.optimizer
     optimizer.states(network.params)    # refuses what does not fit
-    plan = _plan.Plan(network, optimizer, job.batch_size, job.weights, job.clip_value, job.clip_norm, job.manner)
+    plan = job.plan()
     done = first
     together = _together(
         job, done, _MULTIPLY_ADD_SECONDS * job.count * plan.multiply_adds + _STEP_SECONDS * job.steps)
-    while done < job.epochs and (done == first or job.clock() <= job.deadline):
+    while done < job.epochs and (done == first or not job.is_late()):
         begun = job.begin()
         started = job.clock() - begun.seconds
-        trained = yield from plan.turns(
-            job.x, job.t, together, job.shuffle, done + 1, job.bar.update, rows=job.rows,
-            rates=job.rates(done * job.steps, together * job.steps), deadline=job.deadline, clock=job.clock,
-            watch=job.watch(done + 1, done * job.steps), begun=begun, saver=job.saver)
+        rates, watch = job.rates(done * job.steps, together * job.steps), job.watch(done + 1, done * job.steps)
+        with job.in_steps():
+            trained = yield from plan.turns(
+                job.x, job.t, together, job.shuffle, done + 1, job.bar.update, rows=job.rows, rates=rates,
+                deadline=job.deadline, clock=job.clock, watch=watch, begun=begun, saver=job.saver)
         seconds = (job.clock() - started) / len(trained)
         for loss, weight, correct, rows in trained:
             job.is_whole = rows == job.count

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from nnfast import (
     _fit_validation,
     _inference,
     _plan,
+    _ranks,
     _source_validation,
     _sources,
     _streams,
@@ -30,6 +32,7 @@ from nnfast.optimizer import SGD, Optimizer
 from nnfast.trainer import Epoch, History, Step
 
 if TYPE_CHECKING:
+    from nnfast._checkpoint import Kept
     from nnfast.network import Network
 
 _fit_lock = threading.Lock()
@@ -49,8 +52,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def fit(network: "Network", x: Any, t: Any, *, num_threads: int | None, **options: Any) -> History:
+def fit(network: "Network", x: Any, t: Any, *, num_threads: int | None, comm: Any = None, **options: Any) -> History:
     """`Network.fit`, whose docstring says all."""
+    ranks = None if comm is None else _ranks.of(comm)
+    if ranks is not None:
+        from nnfast import _ranked_fit  # here, for only who trains with others needs it
+
+        return _ranked_fit.fit(ranks, network, x, t, num_threads=num_threads, **options)
     prepared = Fit(network, x, t, **options)
     with _threads.limited(num_threads):
         return _plan.taken_alone(prepared.turns())
@@ -140,14 +148,24 @@ class Fit:
             checkpoint or verbose or self._callbacks or job.step_callbacks or has_validation
             or self._stopping is not None or hasattr(job.schedule, "observe"))
         job.is_watched = self._is_told and manner is None
-        self._resumed, self._done = None, 0     # epochs, of a fit that was resumed
+        self._resumed: Any = None
+        self._done = 0      # epochs, of a fit that was resumed
+        self._keep(checkpoint, resumed_path, has_validation)
+
+    def _keep(self, checkpoint: Checkpoint | None, resumed_path: Path | None, has_validation: bool) -> None:
+        """Prepare to keep the fit, and read what was kept of it."""
         if checkpoint is not None or resumed_path is not None:
             from nnfast import _checkpoint, _resume  # here, for only who keeps fits needs json and zipfile
 
-            kept = _checkpoint.Kept(
-                job, _with_those_after(job.schedule), self._stopping, self.is_planned, has_validation)
-            job.saver = None if checkpoint is None else _checkpoint.Saver(checkpoint, kept)
+            kept = self._kept(has_validation)
+            self.job.saver = None if checkpoint is None else _checkpoint.Saver(checkpoint, kept)
             self._resumed = None if resumed_path is None else _resume.read(resumed_path, kept)
+
+    def _kept(self, has_validation: bool) -> "Kept":
+        from nnfast import _checkpoint
+
+        return _checkpoint.Kept(
+            self.job, _with_those_after(self.job.schedule), self._stopping, self.is_planned, has_validation)
 
     def turns(self) -> _plan.Turns[History]:
         """Train; the turns are those of steps in compiled code."""
@@ -207,17 +225,26 @@ class Fit:
                 history.accuracy.append(accuracy)
             return False
         number = len(history.loss) + 1
-        evaluated = _evaluated(job.network, self._validation_data, self._metrics)
-        epoch = Epoch(number, job.epochs, loss, accuracy, *evaluated[:2], seconds, rows / seconds, job.network, evaluated[2])
+        validation_loss, validation_accuracy, metrics = self._evaluated()
+        epoch = Epoch(number, job.epochs, loss, accuracy, validation_loss, validation_accuracy, seconds, rows / seconds,
+                      job.network, metrics)
         history.append(epoch)
         if self._verbose:
             job.bar.write(str(epoch))
         if hasattr(job.schedule, "observe"):
             job.schedule.observe(epoch)
         answers = [callback(epoch) for callback in self._callbacks]     # all are called, also after one asks to stop
-        is_over = (stopping is not None and stopping.is_over(epoch)) or True in answers or job.stops
+        is_over = self._agreed((stopping is not None and stopping.is_over(epoch)) or True in answers or job.stops)
         if job.saver is not None and job.is_whole:  # it was kept as it stopped, otherwise
             job.saver.after(number)
+        return is_over
+
+    def _evaluated(self) -> tuple[float | None, float | None, dict[str, float]]:
+        """Loss, accuracy and metrics on the validation data."""
+        return evaluated(self.job.network, self._validation_data, self._metrics)
+
+    def _agreed(self, is_over: bool) -> bool:
+        """Whether the fit is over, where this process thinks so or not."""
         return is_over
 
 
@@ -304,6 +331,12 @@ class _Stopping:
         self._network = network
         self.state: list[np.ndarray] = []   # copies of the best epoch's
 
+    def settings(self) -> str:
+        """How it stops, to compare it with others."""
+        best = self.best
+        return (f"{best.monitor}, {'more' if best.sign > 0 else 'less'} is better by {best.min_delta:g}, "
+                f"patience {self._patience}, restore_best {self.keeps}")
+
     def is_over(self, epoch: "Epoch") -> bool:
         """Look at an epoch, keep the weights if it is the best one, and say whether to stop."""
         if self.best.observe(epoch) and self.keeps:
@@ -321,7 +354,7 @@ class _Stopping:
                 array[...] = best
 
 
-def _evaluated(
+def evaluated(
     network: "Network", validation_data: tuple[ArrayLike, ArrayLike] | None, metrics: Mapping[str, Any]
 ) -> tuple[float | None, float | None, dict[str, float]]:
     """Loss, accuracy and metrics on the validation data."""

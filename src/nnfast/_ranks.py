@@ -20,9 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnfast import _ranks_validation, _shares
-
-SIGNALS = 4
-"""Elements at the end of an array that `Ranks.sum_gradients` sums. The first is for errors, the others are the caller's."""
+from nnfast._plan import SIGNALS
 
 _Value = TypeVar("_Value")
 
@@ -66,6 +64,7 @@ class Ranks:
         self.shares: NDArray[np.int64] = np.empty((0, self.size), np.int64)
         self.has_failed = False
         self._is_lost = False       # so that nothing can be said
+        self._cause: OtherRankError | None = None   # of numbers here that are not finite: what is wrong on another rank
         self._started: list[Any] = []   # requests of sums that go on
         self._hears: Any = None     # what SIGINT called before; None: it goes another way than through here
         self._waits = False         # what it calls, for the end of a meeting
@@ -96,6 +95,8 @@ class Ranks:
             if not self._is_lost:
                 self._comm.Free()
             self._hear_as_before()
+        if self._cause is not None:
+            raise self._cause from error
         if error is None:
             if last is not None:
                 raise last
@@ -178,15 +179,19 @@ class Ranks:
     def _meet(self, value: Any, error: BaseException | None) -> list[Any]:
         """What each rank says, unless one has an error: it returns with nothing then, and the others raise."""
         with self._talking():
-            said = self._comm.allgather((value, None if error is None else _in_words(error)))
-        failed = [f"rank {rank} {told}" for rank, (_, told) in enumerate(said) if told is not None]
+            said = self._comm.allgather((value, _in_words(error), isinstance(error, FloatingPointError)))
+        failed = [(follows, f"rank {rank} {told}") for rank, (_, told, follows) in enumerate(said) if told]
         if not failed:
-            return [value for value, _ in said]
+            return [value for value, _, _ in said]
         self.has_failed = True
+        follows, first = min(failed, key=lambda one: one[0])
+        more = len(failed) - 1
+        others = f" (and {more} more {'ranks have' if more > 1 else 'rank has'} failed)" if more else ""
+        other = OtherRankError(f"the fit has ended on all ranks, for {first}{others}")
         if error is None:
-            more = len(failed) - 1
-            others = f" (and {more} more {'ranks have' if more > 1 else 'rank has'} failed)" if more else ""
-            raise OtherRankError(f"the fit has ended on all ranks, for {failed[0]}{others}")
+            raise other
+        if isinstance(error, FloatingPointError) and not follows:
+            self._cause = other
         return []
 
     @contextlib.contextmanager
@@ -230,7 +235,9 @@ class Ranks:
             self._hears(*noted)
 
 
-def _in_words(error: BaseException) -> str:
+def _in_words(error: BaseException | None) -> str:
+    if error is None:
+        return ""
     if isinstance(error, KeyboardInterrupt):
         return "was interrupted"
     text = str(error)

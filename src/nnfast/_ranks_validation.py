@@ -49,6 +49,11 @@ def disagreement(facts: Sequence[dict[str, tuple[str, str]]]) -> str | None:
     return None
 
 
+def diverged(name: str, others: Sequence[int], when: str) -> RuntimeError:
+    return RuntimeError(f"{name} on {ranks(others)} differs from that on rank 0 {when}, though all ranks made the same updates: "
+                        "if a callback changes the network or the optimizer, let it do so on all ranks")
+
+
 def ranks(numbers: Sequence[int]) -> str:
     """Some ranks by their numbers, of many only the first."""
     if len(numbers) == 1:

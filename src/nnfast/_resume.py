@@ -50,6 +50,14 @@ class Resumed:
         self._path, self._kept = path, kept
         self.arrays: dict[str, np.ndarray] = {}
 
+    def contents(self) -> dict[str, Any]:
+        """What was read, for another process to `take`."""
+        return {name: value for name, value in vars(self).items() if name != "_kept"}
+
+    def take(self, contents: Mapping[str, Any]) -> None:
+        """Be what another process has read and checked, of a fit like this one."""
+        vars(self).update(contents)
+
     def expected(self, description: dict[str, Any]) -> dict[str, _Expected]:
         """The arrays that there must be; first, everything else is looked at."""
         kept = self._kept

@@ -146,6 +146,14 @@ def _wanted() -> tuple[int, str]:
     return _default
 
 
+def among(processes: int) -> int:
+    """Threads for each of so many processes on the same cores, unless somebody has said how many one of them gets."""
+    count, reason = explain()
+    if reason in ("num_threads", "set_num_threads", "NNFAST_NUM_THREADS"):
+        return count
+    return max(1, min(count, min(_cores())[0] // processes))
+
+
 def for_product(multiply_adds: int) -> int:
     """Threads for a matrix product of so many multiply-adds."""
     if multiply_adds < 2 * _MULTIPLY_ADDS_PER_THREAD:
@@ -219,14 +227,20 @@ def _default_num_threads() -> tuple[int, str]:
     wish = os.environ.get("NNFAST_NUM_THREADS", "")
     if wish.isdecimal() and int(wish) > 0:
         return int(wish), "NNFAST_NUM_THREADS"
-    limits = [(_physical_cores(), "physical cores that this process may use")]
-    quota = _container_quota()
-    if quota is not None:
-        limits.append((max(1, int(quota)), f"the container's quota of {quota:g} cores"))
+    limits = _cores()
     wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if wish.isdecimal() and int(wish) > 0:
         limits.append((int(wish), "OMP_NUM_THREADS"))
     return min(limits, key=lambda limit: limit[0])
+
+
+def _cores() -> list[tuple[int, str]]:
+    """How many cores there are for this process, by affinity and by the container's quota."""
+    limits = [(_physical_cores(), "physical cores that this process may use")]
+    quota = _container_quota()
+    if quota is not None:
+        limits.append((max(1, int(quota)), f"the container's quota of {quota:g} cores"))
+    return limits
 
 
 def _physical_cores() -> int:

@@ -531,6 +531,7 @@ class Network:
         verbose: int = 0,
         progress: bool = False,
         num_threads: int | None = None,
+        comm: Any = None,
     ) -> History:
         """Train by mini-batches.
 
@@ -615,6 +616,9 @@ class Network:
             end; on the standard error.
         num_threads : int, optional
             At most so many threads; `nnfast.get_num_threads` if not given.
+        comm : mpi4py.MPI.Intracomm, optional
+            Train one network together with the other ranks of this communicator, each of which calls `fit` alike (extra
+            ``mpi``; see Notes). With one rank it is as if it was not given.
 
         Returns
         -------
@@ -631,13 +635,35 @@ class Network:
         ModelFormatError, OSError
             If the file of `resume` is none of a `Checkpoint`, is damaged or cannot be read, or one cannot be written.
         RuntimeError
-            If another call is training this network, or this process was forked while it read ahead.
+            If another call is training this network, or this process was forked while it read ahead; or if another rank
+            of `comm` has failed, or ranks no longer have the same weights.
+        ImportError
+            If `comm` is given and mpi4py is not installed (``pip install "nnfast[mpi]"``).
 
         Notes
         -----
         The function that gives batches runs in the thread that reads, which is one besides `num_threads`; an exception
         in it ends the fit, and is raised. If it waits for something while the fit is interrupted, that thread stays
         behind until it returns.
+
+        With `comm` each rank gives rows of its own as `x`, `t` and `sample_weight`, one at least, and of `validation_data`
+        a part of its own; ranks may hold different numbers of rows. A `numpy.memmap` is taken as the array that it is: the
+        system reads the rows of a step. What gives batches, and networks that do not train in compiled code, are refused.
+
+        - `batch_size` is that of all ranks together. Of each batch a rank takes as nearly as whole rows allow what its part
+          of all rows is, from a permutation of its own; each row is used once an epoch. Gradients are summed, and batch
+          normalisation has the statistics of the whole batch, so that the weights follow those of one process with the
+          same batches to rounding. All ranks have the same bits, which is checked now and then.
+        - The network, its random generator, the optimiser and the options must be alike; what differs is a ValueError
+          on all ranks that names it. Of `checkpoint`, `resume`, `verbose` and `progress` those of rank 0 count: it alone reads
+          and writes files, and prints. A fit is resumed by as many ranks with as many rows each.
+        - All losses, accuracies and metrics are those of all rows, alike on all ranks; metrics are computed on rank 0 with the
+          targets and scores of all ranks. Callbacks are called on every rank; where one stops, or a time budget is
+          over on one rank, all stop. What callbacks change they must change on all ranks.
+        - An error or Ctrl-C on one rank ends the fit on all: there it is raised, on the others a RuntimeError tells of it. A
+          process that is killed is for the launcher to notice, which ends the others. Before and after `fit` each rank is on its
+          own: ``mpiexec -n 2 python -m mpi4py program.py`` ends all if one fails there.
+        - Ranks that may run on the same cores of a machine share them, unless `num_threads` is given or set.
         """
         return _fit.fit(
             self, x, t, epochs=epochs, batch_size=batch_size, optimizer=optimizer, validation_data=validation_data,
@@ -645,7 +671,7 @@ class Network:
             steps_per_epoch=steps_per_epoch, schedule=schedule,
             clip_value=clip_value, clip_norm=clip_norm, early_stopping=early_stopping, metrics=metrics, time_budget=time_budget,
             checkpoint=checkpoint, resume=resume, callbacks=callbacks, step_callbacks=step_callbacks, verbose=verbose,
-            progress=progress, num_threads=num_threads,
+            progress=progress, num_threads=num_threads, comm=comm,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
