@@ -648,7 +648,8 @@ class Network:
 
         With `comm` each rank gives rows of its own as `x`, `t` and `sample_weight`, one at least, and of `validation_data`
         a part of its own; ranks may hold different numbers of rows. A `numpy.memmap` is taken as the array that it is: the
-        system reads the rows of a step. What gives batches, and networks that do not train in compiled code, are refused.
+        system reads the rows of a step, unless it has another dtype than the network and is converted as a whole. What gives
+        batches, and networks that do not train in compiled code, are refused.
 
         - `batch_size` is that of all ranks together. Of each batch a rank takes as nearly as whole rows allow what its part
           of all rows is, from a permutation of its own; each row is used once an epoch. Gradients are summed, and batch
