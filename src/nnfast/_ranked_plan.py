@@ -24,6 +24,12 @@ _SHARE = np.dtype([(name, np.int64) for name in ("rows", "first", "place", "toge
 _STOP = 1 - SIGNALS
 """The signal by which a rank says that all shall stop after the step."""
 
+# Sums of gradients overlap with the computation of the next ones where these are many bytes, and many rows are summed up
+# for them. With two ranks on one machine and 784-1024-1024-10, 7.4 MB, a step took 12.7 instead of 12.5 milliseconds with
+# 200 rows in a batch, 40.6 instead of 44.9 with 1,000, 122 instead of 126 with 3,000.
+_OVERLAPPED_BYTES = 1 << 20
+_OVERLAPPED_ROWS = 256
+
 _NONE = -1
 """No sum is left."""
 
@@ -32,14 +38,15 @@ class RankedPlan(Plan):
     """A network and an optimiser, ready to train in batches of at most `batch_size` rows of all ranks together.
 
     weights: of this rank's rows. ranks: the processes, with the rows that each takes of each batch. overlaps: sum the
-    gradients of each layer while those of the layers before it are computed. There must be no `obstacle`.
+    gradients of each layer while those of the layers before it are computed; where that pays, if it is not said. There
+    must be no `obstacle`.
     """
 
     _is_divided = True
 
     def __init__(
         self, network: "Network", optimizer: Any, batch_size: int, weights: np.ndarray = NO_WEIGHTS,
-        clip_value: float | None = None, clip_norm: float | None = None, *, ranks: "Ranks", overlaps: bool = False,
+        clip_value: float | None = None, clip_norm: float | None = None, *, ranks: "Ranks", overlaps: bool | None = None,
     ) -> None:
         self._ranks = ranks
         self._rows: np.ndarray = ranks.shares.sum(axis=1)   # of each batch of an epoch
@@ -50,6 +57,9 @@ class RankedPlan(Plan):
         self._own_batches["together"] = self._rows
         super().__init__(network, optimizer, max(1, int(own.max())), weights, clip_value, clip_norm)
         self._finished = self._arena[: self._layout.kept].copy()
+        if overlaps is None:
+            nbytes = self._layout.kept_gradients * self._arena.itemsize
+            overlaps = nbytes >= _OVERLAPPED_BYTES and self._rows.max() >= _OVERLAPPED_ROWS * ranks.size
         self._places = self._summed_places(overlaps)
         # The sum that all ranks make next, should this one fail before it: one of a step, or one between steps.
         self._place = 0
