@@ -18,7 +18,7 @@ class LostError(Exception):
 
 class _Group:
     def __init__(self, size):
-        self.size, self.said, self.meetings = size, [None] * size, 0
+        self.size, self.said, self.duplicates = size, [None] * size, []
         self.barrier = threading.Barrier(size, timeout=LONGEST_WAIT)
 
 
@@ -37,15 +37,16 @@ class Comm:
         group.said[self.rank] = kind, value
         group.barrier.wait()
         said = list(group.said)
-        if group.barrier.wait() == 0:
-            group.meetings += 1
+        group.barrier.wait()
         kinds = {kind for kind, _ in said}
         assert len(kinds) == 1, f"ranks are in different meetings: {sorted(kinds, key=repr)}"
         return [value for _, value in said]
 
     def Dup(self):
         self._meet("Dup", None)
-        return Comm(self.group, self.rank)
+        duplicate = Comm(self.group, self.rank)
+        self.group.duplicates.append(duplicate)
+        return duplicate
 
     def Free(self):
         self._meet("Free", None)
@@ -88,6 +89,8 @@ def together(size, program):
     for thread in threads:
         thread.join(2 * LONGEST_WAIT)
     assert not any(thread.is_alive() for thread in threads), "a rank hangs"
+    assert len(group.duplicates) == size
+    assert all(duplicate.is_free or duplicate.is_lost for duplicate in group.duplicates)
     return found
 
 

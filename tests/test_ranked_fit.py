@@ -1,10 +1,12 @@
 """`fit(comm=...)` on real ranks: what they compute, decide and refuse together, and how they all end when one fails."""
 
+import json
 import os
 import re
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from launched import command, ended, found, start, started, told
 from processes import printed
 from test_ranks import FakeIntracomm, fake_mpi  # noqa: F401 - a fixture
 
-from nnfast import Adam, Affine, BatchNormalization, Dropout, Network, Relu, _shares
+from nnfast import Adam, Affine, BatchNormalization, Dropout, Network, Relu, _epochs, _shares
 
 REAL = pytest.mark.needs("mpi4py")
 
@@ -213,6 +215,14 @@ tell(found)
     assert all(len(of_run[0]) == of_run[1] for of_run in ranks[0].values())
 
 
+def test_ranks_do_not_look_at_their_own_clocks_between_epochs():
+    """One would leave and another go on: they agree at the end of each epoch."""
+    job = SimpleNamespace(ranks=object(), deadline=1.0, clock=lambda: 2.0)
+    assert not _epochs.Job.is_late(job)
+    job.ranks = None
+    assert _epochs.Job.is_late(job)
+
+
 @REAL
 def test_steps_are_told_on_all_ranks_with_the_loss_of_the_global_batch(tmp_path):
     program = MADE + """
@@ -272,6 +282,27 @@ tell(found)
     first, second = told(2, program, tmp_path)
     assert first == second
     assert all(one == first[0] for one in first)
+
+
+@REAL
+def test_a_fit_is_kept_within_an_epoch_when_it_is_time_for_the_first_rank(tmp_path):
+    """Each step is, and an error in the middle of the second epoch ends the fit."""
+    program = KEEPING + """
+path = folder / "fit.npz"
+def fails(step):
+    if comm.rank == 1 and step.number == 13:
+        raise ValueError("of the callback")
+keeps = {"checkpoint": Checkpoint(path, seconds=1e-9)} if comm.rank == 0 else {}
+tell([raised(trained, 6, step_callbacks=[fails], **keeps), trained(6), trained(6, resume=path)])
+"""
+    (first, whole, resumed), (second, *others) = told(2, program, tmp_path)
+    assert first[0] == "OtherRankError"
+    assert second == ["ValueError", "of the callback"]
+    assert whole == resumed
+    assert others == [whole, resumed]
+    with np.load(tmp_path / "fit.npz") as kept:
+        training = json.loads(str(kept["nnfast"]))["training"]
+    assert (training["epoch"], training["step"]) == (1, 4)     # 8 steps an epoch; the 13th was not kept any more
 
 
 @REAL

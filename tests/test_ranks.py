@@ -72,7 +72,7 @@ def test_arrays_are_summed_over_ranks_in_place_and_signals_stay_the_callers(dtyp
     def program(ranks):
         array = signalled(5, dtype)
         array[:5] *= ranks.rank + 1
-        array[-SIGNALS + 1 :] = 7
+        array[-SIGNALS:] = 7
         piece = np.full(3, ranks.rank + 1, dtype)
         ranks.start_sum(piece)
         ranks.sum_gradients(array)
@@ -245,11 +245,14 @@ def test_ctrl_c_after_the_last_sum_of_steps_is_told_in_the_meeting_after_them():
                 ranks.sum_gradients(signalled(4))
                 if ranks.rank == 1:
                     pressed(ranks)
+            went_on.append(ranks.rank)
             ranks.meet(None)
         finally:
             without_handler(ranks)
 
+    went_on = []
     first, second = together(2, program)
+    assert went_on == [0]
     assert isinstance(second, KeyboardInterrupt)
     assert str(first).endswith("for rank 1 was interrupted")
 

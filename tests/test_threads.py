@@ -33,6 +33,19 @@ def test_small_work_takes_one_thread_and_large_work_all():
     assert _threads.for_product(10**9) == _threads.for_elements(10**7) == 4
 
 
+def test_processes_share_their_cores_unless_somebody_has_said_how_many_threads(monkeypatch):
+    monkeypatch.setattr(_threads, "_default", (8, "physical cores that this process may use"))
+    monkeypatch.setattr(_threads, "_cores", lambda: [(9, "cores"), (8, "a quota")])
+    monkeypatch.setattr(_threads, "_OPENMP_THREADS", 0)
+    assert [_threads.among(processes) for processes in (1, 2, 3, 8, 100)] == [8, 4, 2, 1, 1]
+    monkeypatch.setattr(_threads, "_default", (2, "OMP_NUM_THREADS"))
+    assert [_threads.among(processes) for processes in (1, 2, 8)] == [2, 2, 1]
+    with nnfast.num_threads(5):
+        assert _threads.among(3) == 5
+    monkeypatch.setattr(_threads, "_default", (6, "NNFAST_NUM_THREADS"))
+    assert _threads.among(3) == 6
+
+
 def test_show_config_tells_threads_and_where_they_come_from():
     nnfast.set_num_threads(3)
     text = nnfast.show_config()

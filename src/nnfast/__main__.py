@@ -168,7 +168,6 @@ def _train(options: argparse.Namespace) -> None:
         if ranks is not None:
             ranks.meet(None)    # the first one has fetched what there was to fetch
             if ranks.rank:
-                options.download = False
                 examples = _load(options)
     (x_train, t_train), (x_test, t_test) = examples
     nnfast.set_num_threads(options.threads)

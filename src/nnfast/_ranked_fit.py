@@ -66,7 +66,7 @@ class RankedFit(_fit.Fit):
         self._agree(has_validation)
         job.ranks, job.is_watched, self._is_told = ranks, True, True    # of each epoch, which ends alike everywhere
         ranks.share_rows(self._rows, self._batch_size)
-        job.batch_size = min(self._batch_size, sum(self._rows))
+        job.batch_size = self._batch_size
         if ranks.rank == 0:
             super()._keep(checkpoint, resumed_path, has_validation)
         is_kept, resumed = ranks.given_by_first(
