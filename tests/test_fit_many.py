@@ -357,6 +357,21 @@ def test_data_that_are_not_finite_are_refused_where_they_are_used_only(data):
         fit_many(networks, x, t, rows=[np.arange(100), np.arange(50, ROWS)])
 
 
+def test_seconds_are_those_that_each_trains_itself(data):
+    networks = [Network([Affine(INPUTS, 40), Relu(), Affine(40, CLASSES)], seed=i) for i in range(8)]
+    begun = time.perf_counter()
+    histories = fit_many(networks, *data, epochs=300, num_threads=1)
+    assert 0 < sum(sum(history.seconds) for history in histories) <= time.perf_counter() - begun
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_time_budget_is_that_of_each(data, num_threads):
+    networks = all_kinds()[:6]
+    histories = fit_many(networks, *data, epochs=10**7, time_budget=[0.2, *[0.05] * 5], num_threads=num_threads)
+    seconds = [sum(history.seconds) for history in histories]
+    assert seconds[0] > 0.2 and min(seconds) > 0.05
+
+
 @pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_ctrl_c_keeps_what_is_finished_and_finished_epochs_of_the_others(data, num_threads):
