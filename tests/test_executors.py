@@ -498,7 +498,7 @@ def test_what_an_executor_loses_twice_is_named():
 
 @pytest.mark.skipif(os.name == "nt", reason="this system has no SIGINT for one process")
 @pytest.mark.parametrize("kind", ["threads", "processes"])
-def test_ctrl_c_keeps_what_is_finished_and_nothing_more_begins(kind):
+def test_ctrl_c_keeps_what_is_finished_and_nothing_more_begins(kind, tmp_path):
     # One worker: groups of one network, the largest first; the third waits for longer than this test.
     program = f"""
 import glob, multiprocessing, os, signal, tempfile, threading, time
@@ -512,7 +512,8 @@ if __name__ == "__main__":
     costs = [network.params["W1"].size + network.params["W2"].size for network in made]
     order = sorted(range(4), key=lambda place: -costs[place])
     callbacks = [[], [], [], []]
-    callbacks[order[2]] = [wait]
+    begun = {str(tmp_path / 'begun')!r}
+    callbacks[order[2]] = [Waits(begun)]
     if {kind!r} == "threads":
         executor = ThreadPoolExecutor(1)
     else:
@@ -520,15 +521,17 @@ if __name__ == "__main__":
         executor.submit(os.getpid).result()     # it has begun
 
     def interrupt():
-        time.sleep(3)
+        while not os.path.exists(begun):    # then the two before are back
+            time.sleep(0.05)
+        sent.append(time.perf_counter())
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    begun = time.perf_counter()
+    sent = []
+    threading.Thread(target=interrupt, daemon=True).start()
     try:
         nnfast.fit_many(made, X, T, callbacks=callbacks, executor=executor, num_threads=1)
     except KeyboardInterrupt:
-        print("interrupted", time.perf_counter() - begun < 60)
+        print("interrupted", time.perf_counter() - sent[0] < 60)
     for place in order[:2]:
         alone[place].fit(X, T)
     assert [bits(network) for network in made] == [bits(network) for network in alone]
