@@ -176,6 +176,9 @@ def test_weights_count_in_the_rows_that_are_trained_on(data, rng):
         return all_kinds()[:6]
 
     assert_as_alone(x, t, each, together, networks=networks)
+    weights[:20] = 0
+    with pytest.raises(ValueError, match="^the weights of all rows are 0 together"):
+        fit_many(networks(), x, t, rows=[*rows[:5], np.arange(20)], sample_weight=weights)
     given = [weights, None, rng.random(ROWS)] * 2
     assert_as_alone(
         x, t, [{"epochs": 2, "sample_weight": one} for one in given], {"epochs": 2, "sample_weight": given},
