@@ -6,7 +6,7 @@ import numpy as np
 
 from nnfast import _plan
 
-PATIENCE = 60
+PATIENCE = 10
 """Seconds after which a rank that waits for another fails."""
 
 

@@ -556,3 +556,29 @@ def test_steps_are_told_as_they_are_taken(monkeypatch, rng, dtype):
                     options=lambda own: {"told": heard[own.ranks.rank].append})
     assert_ranks_agree(found)
     assert heard == 3 * [8 * [1]]
+
+
+def test_steps_that_ranks_divide_are_not_trained_as_a_whole_nor_others_in_parts(monkeypatch, rng, dtype):
+    """Nor are those that are over."""
+    x, targets = data(rng, 37)
+    prepared = []
+
+    def noted(plan, *arguments, original=_plan.PlanBase._prepare):
+        prepared.append(original(plan, *arguments))
+        return prepared[-1]
+
+    monkeypatch.setattr(_plan.PlanBase, "_prepare", noted)
+    arguments = (lambda: network_of(dtype)), Adam, SHARES["one rank"], x.astype(dtype), targets[SoftmaxWithLoss]
+    (own,) = divided(*arguments)
+    in_one_process(*arguments)
+    parts, whole = prepared
+    kernels = own.plan._kernels
+    for steps in parts, whole:
+        with pytest.raises(ValueError, match="no step is left"):
+            kernels.advance(steps, 1)
+    monkeypatch.setattr(_ranked_plan.RankedPlan, "_take_alone", lambda plan, turn: kernels.train(turn.steps, 1.0, 1))
+    monkeypatch.setattr(_plan.Plan, "_take_alone", lambda plan, turn: kernels.advance(turn.steps, 1))
+    with pytest.raises(ValueError, match="ranks divide these batches, or do not"):
+        in_one_process(*arguments)
+    (own,) = divided(*arguments)
+    assert str(own.result) == "ranks divide these batches, or do not"
