@@ -28,6 +28,7 @@ from nnfast import (
     Network,
     PoissonLoss,
     Relu,
+    Rescale,
     RMSprop,
     Sigmoid,
     SigmoidWithLoss,
@@ -164,6 +165,38 @@ def test_rows_are_folds_bootstraps_and_masks_of_what_all_share(data, rng, shuffl
     assert_as_alone(x, t, each, {"epochs": 4, "batch_size": 30, "shuffle": shuffle, "rows": rows})
 
 
+def test_a_schedule_counts_the_steps_of_the_rows_that_are_trained_on(data, rng):
+    rows = [rng.integers(0, ROWS, count) for count in (40, 130, 300)]
+
+    def networks():
+        return all_kinds()[:3]
+
+    common = {"epochs": 3, "batch_size": 20, "schedule": schedules.OneCycle()}
+    assert_as_alone(*data, [{"rows": one, **common} for one in rows], {"rows": rows, **common}, networks=networks)
+
+
+def test_bytes_stay_bytes_where_the_first_layer_rescales_them(rng):
+    x, t = rng.integers(0, 256, (90, INPUTS)).astype(np.uint8), rng.integers(0, CLASSES, 90)
+
+    def networks():
+        return [Network([*first, Affine(INPUTS, CLASSES)], seed=0, dtype=dtype)
+                for dtype in ("float32", "float64") for first in ((), (Rescale(1 / 255),), (Rescale(0.1),))]
+
+    assert_as_alone(x, t, [{"epochs": 2}] * 6, {"epochs": 2}, networks=networks)
+
+
+def test_validation_rows_have_the_targets_as_they_were_given(rng):
+    x, t = rng.standard_normal((60, INPUTS)), rng.integers(0, 2, (60, 1))
+    held = np.arange(40, 60)
+
+    def network():
+        return Network([Affine(INPUTS, 1)], SigmoidWithLoss(label_smoothing=0.2), seed=0)
+
+    alone = network().fit(x, t, epochs=3, validation_data=(x[held], t[held]))
+    (found,) = fit_many([network()], x, t, epochs=3, validation_rows=[held])
+    assert found.validation_loss == alone.validation_loss
+
+
 def test_weights_count_in_the_rows_that_are_trained_on(data, rng):
     x, t = data
     weights = rng.random(ROWS)
@@ -177,7 +210,7 @@ def test_weights_count_in_the_rows_that_are_trained_on(data, rng):
 
     assert_as_alone(x, t, each, together, networks=networks)
     weights[:20] = 0
-    with pytest.raises(ValueError, match="^the weights of all rows are 0 together"):
+    with pytest.raises(ValueError, match=r"^the weights of all rows are 0 together"):
         fit_many(networks(), x, t, rows=[*rows[:5], np.arange(20)], sample_weight=weights)
     given = [weights, None, rng.random(ROWS)] * 2
     assert_as_alone(
@@ -353,11 +386,11 @@ def test_one_that_cannot_be_trained_is_named_and_the_others_are_trained(data):
 
 def test_data_that_are_not_finite_are_refused_where_they_are_used_only(data):
     x, t = data
-    x[100, 3] = np.nan
+    x[[10, 100], 3] = np.nan
     networks = all_kinds()[:2]
-    fit_many(networks, x, t, rows=[np.arange(100), np.arange(101, ROWS)])
+    fit_many(networks, x, t, rows=[np.arange(11, 100), np.arange(101, ROWS)])
     with pytest.raises(FitManyError, match=r"networks\[1\]: ValueError: x contains NaN or infinity \(first at row 100"):
-        fit_many(networks, x, t, rows=[np.arange(100), np.arange(50, ROWS)])
+        fit_many(networks, x, t, rows=[np.arange(11, 100), np.arange(ROWS - 1, 50, -1)])
 
 
 def test_seconds_are_those_that_each_trains_itself(data):
