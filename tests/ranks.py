@@ -6,7 +6,7 @@ import numpy as np
 
 from nnfast import _plan
 
-PATIENCE = 10
+PATIENCE = 20
 """Seconds after which a rank that waits for another fails."""
 
 

@@ -428,6 +428,44 @@ def test_a_rank_that_fails_anywhere_stops_all_with_the_last_epoch_s_weights(rng,
                 assert_kept_alike(own, expected)
 
 
+def test_a_rank_that_fails_as_the_time_is_over_stops_all(rng, dtype):
+    """It and the others are at different sums: it has not told what its steps gave."""
+    x, targets = data(rng, 37)
+
+    def options(own):
+        if own.ranks.rank == 1:
+            own.plan._kernels = fails_at(4, own.plan._kernels)      # three sums of batch normalisation, gradients
+        return {"deadline": 0.0 if own.ranks.rank == 0 else math.inf}
+
+    found = divided(lambda: network_of(dtype), Adam, SHARES["some none"], x.astype(dtype), targets[SoftmaxWithLoss],
+                    options=options)
+    assert isinstance(found[1].result, MemoryError)
+    for other in (0, 2):
+        assert str(found[other].result) == "rank 1: MemoryError: no room"
+    assert_untouched(found, dtype)
+
+
+def test_a_rank_that_fails_after_the_last_sum_leaves_it_to_the_caller_to_tell(rng, dtype):
+    """The others have got all that they need, and wait for nobody here."""
+    x, targets = data(rng, 37)
+
+    def options(own):
+        if own.ranks.rank == 1:
+            def fails(memory, updates):
+                del own.plan._store     # putting everything in order works
+                raise MemoryError("no room")
+
+            own.plan._store = fails
+        return {}
+
+    found = divided(lambda: network_of(dtype), Adam, SHARES["some none"], x.astype(dtype), targets[SoftmaxWithLoss],
+                    options=options)
+    assert isinstance(found[1].result, MemoryError)
+    assert not any(own.ranks.has_failed for own in found)
+    assert found[0].result == found[2].result
+    assert len(found[0].result) == 2
+
+
 @pytest.mark.parametrize("weights", [_plan.NO_WEIGHTS, WEIGHTED], ids=["plain", "weights"])
 def test_a_rank_that_fails_before_the_first_step_stops_all(rng, dtype, weights):
     x, targets = data(rng, 37)

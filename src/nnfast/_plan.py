@@ -105,7 +105,6 @@ class Sums(NamedTuple):
     correct: int
     losses: np.ndarray
     epoch_correct: np.ndarray
-    is_late: bool = False       # the deadline is over
     is_kept: bool = False       # somebody has a saver,
     is_due: bool = False        # and it is due
 
@@ -712,9 +711,9 @@ class Plan(PlanBase):
                     _validation.loss_is_finite(loss, number, step, self.optimizer, x, t)
                     _validation.weights_are_finite(self._parameters(), number, self.optimizer, x, t)
                 sums = self._summed(Sums(
-                    float(progress["loss"][0]), int(progress["correct"][0]), losses, correct, clock() > deadline,
-                    saver is not None, saver is not None and time.perf_counter() >= saver.due))
-                is_over = taken == epochs * steps or sums.is_late
+                    float(progress["loss"][0]), int(progress["correct"][0]), losses, correct, saver is not None,
+                    saver is not None and time.perf_counter() >= saver.due))
+                is_over = taken == epochs * steps or clock() > deadline
                 if watch is not None:
                     loss = float(sums.losses[0] if taken == steps else sums.loss) - loss_before
                     has_stored, loss_before = True, sums.loss

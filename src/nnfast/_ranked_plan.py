@@ -100,7 +100,7 @@ class RankedPlan(Plan):
     ) -> Turns[list[tuple[float, float, int, int]]]:
         """As those of `Plan`, of this rank's rows. What they give is that of all ranks, which stop alike."""
         self._told, self._place = told, 0
-        self._totals = np.zeros(5 + 2 * epochs + SIGNALS)
+        self._totals = np.zeros(4 + 2 * epochs + SIGNALS)
         self._between = np.zeros(epochs * len(self._rows) + SIGNALS) if self._weights.size else None
         return super().turns(x, t, epochs, shuffle, number, lambda steps: None, **more)
 
@@ -160,13 +160,13 @@ class RankedPlan(Plan):
 
     def _summed(self, own: Sums) -> Sums:
         epochs, totals = len(own.losses), self._totals
-        totals[:5] = own.loss, own.correct, own.is_late, own.is_kept, own.is_due
-        totals[5 : 5 + epochs], totals[5 + epochs : -SIGNALS] = own.losses, own.epoch_correct
+        totals[:4] = own.loss, own.correct, own.is_kept, own.is_due
+        totals[4 : 4 + epochs], totals[4 + epochs : -SIGNALS] = own.losses, own.epoch_correct
         self._ranks.sum_gradients(totals)
         self._between = self._vote
-        loss, correct, *wishes = totals[:5].tolist()
-        return Sums(loss, int(correct), totals[5 : 5 + epochs].copy(), totals[5 + epochs : -SIGNALS].astype(np.int64),
-                    *(wish > 0 for wish in wishes))
+        loss, correct, savers, due = totals[:4].tolist()
+        return Sums(loss, int(correct), totals[4 : 4 + epochs].copy(), totals[4 + epochs : -SIGNALS].astype(np.int64),
+                    savers > 0, due > 0)
 
     def _decided(self, sums: Sums, is_over: bool, is_within: bool) -> tuple[bool, bool]:
         self._vote[0] = is_over
