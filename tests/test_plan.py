@@ -689,3 +689,26 @@ def test_nnfast_has_no_layer_loss_or_optimizer_without_a_plan():
     optimizers = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "snapshot")}
     assert optimizers == set(_plan.OPTIMIZERS)
     assert {cls.__name__ for cls in optimizers} == OPTIMIZERS.keys()
+
+
+def test_a_fit_hears_of_what_interrupts_its_turn_and_is_closed_whatever_it_answers():
+    class Turns:
+        heard = ()
+
+        def __next__(self):
+            return self
+
+        def take(self):
+            raise KeyboardInterrupt("during a turn")
+
+        def throw(self, error):
+            self.heard += (error,)
+            raise LookupError("putting things in order")
+
+        def close(self):
+            self.heard += ("closed",)
+
+    turns = Turns()
+    with pytest.raises(LookupError, match="in order"):
+        _plan.taken_alone(turns)
+    assert isinstance(turns.heard[0], KeyboardInterrupt) and turns.heard[1:] == ("closed",)
