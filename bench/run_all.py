@@ -18,6 +18,7 @@ import bench_losses
 import bench_many
 import bench_neighbours
 import bench_other_libraries
+import bench_ranks
 import bench_sklearn
 import bench_streams
 import bench_subnormals
@@ -31,7 +32,7 @@ if __name__ == "__main__":
     ):
         print(flush=True)
         status |= benchmark.main(sys.argv[1:])
-    for benchmark in (bench_import, bench_other_libraries, bench_subnormals, bench_cores, bench_neighbours):
+    for benchmark in (bench_import, bench_other_libraries, bench_subnormals, bench_cores, bench_neighbours, bench_ranks):
         print(flush=True)
         status |= benchmark.main([option for option in sys.argv[1:] if option == "--quick"])
     sys.exit(status)
