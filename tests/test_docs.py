@@ -5,10 +5,12 @@ import os
 import re
 import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from launched import command, ended, started
 
 import nnfast
 
@@ -86,8 +88,22 @@ def test_an_example_runs_and_does_what_it_says(example, capsys):
         assert re.search(pattern, printed), printed
 
 
+@pytest.mark.needs("mpi4py")
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_example_of_ranks_trains_on_one_and_on_two(size, tmp_path):
+    example = DOCS / "examples" / "ranks.py"
+    process = started(command(size, sys.executable, "-m", "mpi4py", example), TMPDIR=str(tmp_path))
+    output, errors = ended(process)
+    assert process.returncode == 0, errors
+    lines = output.splitlines()     # one rank alone prints
+    assert lines[0] == f"{size} rank(s), {60_000 // size:,} of 60,000 rows on the first one"
+    assert re.fullmatch(r"3 epochs in .* s, loss 0\.\d+, test accuracy 0\.9[5-9]\d", lines[1])
+    assert len(lines) == 2
+    assert not list(tmp_path.glob("*/*.npy"))
+
+
 def test_every_example_is_run():
-    assert sorted(path.stem for path in (DOCS / "examples").glob("*.py")) == sorted(EXAMPLES)
+    assert sorted(path.stem for path in (DOCS / "examples").glob("*.py")) == sorted([*EXAMPLES, "ranks"])
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda path: path.stem)
