@@ -1,7 +1,7 @@
 """How fits that run at once take turns: whose steps are next in the one call of compiled code that all threads are in.
 
 What a fit does in Python between two turns (draw an order, tell callbacks of an epoch) happens in the calling thread, beside
-that call, which another thread makes: of 32 fits of 20-50-5 with 100 epochs of 1,000 rows it is a quarter.
+that call, which another thread makes: of 32 fits of 20-50-5 with 100 epochs of 1,000 rows it is a fifth.
 """
 
 import contextlib
