@@ -559,6 +559,8 @@ def test_the_first_rank_keeps_an_epoch_that_all_can_go_on_with(rng, dtype):
         assert own.result == expected.result
         assert_kept_alike(own, expected)
     assert [step for step, _, _ in saver.saved] == [1, 2]
+    totals = saved[0].plan._totals.size, "float64"
+    assert saved[0].ranks.sums.count(totals) == 3   # nobody stops in between once it is not due any more
     heard = []
     in_one_process(*arguments, epochs=1, watch=lambda step, loss: heard.append(10 * loss))
     np.testing.assert_allclose([loss for _, loss, _ in saver.saved], np.cumsum(heard)[:2],
