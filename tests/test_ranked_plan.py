@@ -343,8 +343,11 @@ def assert_kept_alike(own, expected):
         assert np.array_equal(one[name], value), name
 
 
-@pytest.mark.parametrize("make", [network_of, lambda dtype: Network([Affine(20, 5)], seed=1, dtype=dtype)],
-                         ids=["normalised", "plain"])
+@pytest.mark.parametrize("make", [
+    network_of, lambda dtype: Network([Affine(20, 5)], seed=1, dtype=dtype),
+    # Nothing gets through, so that the loss is finite.
+    lambda dtype: Network([Affine(20, 6), Dropout(1.0), BatchNormalization(6), Affine(6, 5)], seed=1, dtype=dtype),
+], ids=["normalised", "plain", "with masks of zeros"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_data_that_are_not_finite_stop_all_ranks(each_build, rng, dtype, make, bad):
     """Also where another rank has none of the batch, and a sum comes between the data and the loss."""
