@@ -403,9 +403,9 @@ def test_seconds_are_those_that_each_trains_itself(data):
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_a_time_budget_is_that_of_each(data, num_threads):
     networks = all_kinds()[:6]
-    histories = fit_many(networks, *data, epochs=10**7, time_budget=[0.2, *[0.05] * 5], num_threads=num_threads)
-    seconds = [sum(history.seconds) for history in histories]
-    assert seconds[0] > 0.2 and min(seconds) > 0.05
+    histories = fit_many(networks, *data, epochs=10**7, time_budget=[0.4, *[0.05] * 5], num_threads=num_threads)
+    seconds = [sum(history.seconds) for history in histories]     # without those for the plan, which the budget counts
+    assert seconds[0] > 0.2 and min(seconds) > 0.01
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
@@ -440,6 +440,7 @@ def test_ctrl_c_keeps_what_is_finished_and_finished_epochs_of_the_others(data, n
     fit_many(networks, *data)
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_a_call_without_watchers_is_interrupted_soon(data):
     networks = [Network([Affine(INPUTS, 40), Relu(), Affine(40, CLASSES)], seed=i) for i in range(6)]
     before = [bits(network) for network in networks]
