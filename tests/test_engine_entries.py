@@ -45,7 +45,7 @@ from nnfast import (
 
 REFUSED = (ValueError, IndexError, TypeError, OverflowError, MemoryError)
 HELD = ("Arrays", "Chain", "Context", "GradientChain", "Scratch", "Shares", "prepare")
-CALLED = ("train", "train_all", "advance", "infer", "evaluate", "perturb")
+CALLED = ("train", "advance", "infer", "evaluate", "perturb")
 
 
 @dataclasses.dataclass

@@ -35,8 +35,8 @@ from nnfast import (
     SoftmaxWithLoss,
     Tanh,
     _epochs,
-    _kernels,
     _plan,
+    _threads,
     _turns,
     fit_many,
     schedules,
@@ -322,27 +322,96 @@ def test_data_are_not_copied(data):
     assert all(fit.job.t is fits[0].job.t for fit in fits[:3])      # labels are copied, once
 
 
-def test_the_largest_begin_first_and_the_last_one_gets_all_threads(monkeypatch, data):
-    begun, threads = [], []
-    original, kernels = _epochs.planned, _kernels.kernels(np.dtype("float32"))
+def test_the_largest_begin_first(monkeypatch, data):
+    begun, original = [], _epochs.planned
     monkeypatch.setattr(_epochs, "planned", lambda job, *more: begun.append(job.network) or original(job, *more))
-    monkeypatch.setattr(_turns, "_BEGUN_BYTES", 0)
-    train, train_all = kernels.train, kernels.train_all
-    monkeypatch.setattr(kernels, "train", lambda *given: threads.append(("train", 1)) or train(*given))
-    monkeypatch.setattr(
-        kernels, "train_all", lambda steps, *more: threads.append(("train_all", len(steps))) or train_all(steps, *more))
     widths, epochs = [10, 300, 40, 80, 20], [4, 1, 20, 2, 4]
-    networks = [Network([Affine(INPUTS, width), Relu(), Affine(width, CLASSES)], seed=0) for width in widths]
-    fit_many(networks, *data, epochs=epochs, num_threads=2)
-    assert [networks.index(one) for one in begun] == [2, 1, 3, 4, 0]
-    assert all(count <= 2 for _, count in threads)      # on their way at a time
-    assert "train_all" in dict(threads)
-    threads.clear()
-    fit_many(networks[:1], *data, num_threads=2)
-    assert threads == [("train", 1)]
+    for num_threads in (1, 2, 3):
+        begun.clear()
+        networks = [Network([Affine(INPUTS, width), Relu(), Affine(width, CLASSES)], seed=0) for width in widths]
+        fit_many(networks, *data, epochs=epochs, num_threads=num_threads)
+        assert [networks.index(one) for one in begun] == [2, 1, 3, 4, 0]
 
 
-def test_only_as_many_begin_as_the_memory_for_them_allows(monkeypatch, data):
+@pytest.mark.parametrize("callbacks", [[], [lambda epoch: None]], ids=["", "with callbacks"])
+def test_each_has_a_thread_and_the_last_one_all_of_them(monkeypatch, data, callbacks):
+    taken, take = [], _plan.Plan._take
+    monkeypatch.setattr(_plan.Plan, "_take", lambda plan, turn, num_threads: taken.append(
+        (plan.network, num_threads)) or take(plan, turn, num_threads))
+    monkeypatch.setattr(_threads, "CALL_SECONDS", 0.005)
+    networks = [Network([Affine(INPUTS, 300), Relu(), Affine(300, CLASSES)], seed=0) for _ in range(3)]
+    fit_many(networks, *data, epochs=[1, 1000, 3], num_threads=2, callbacks=callbacks)
+    assert {threads for network, threads in taken if network is not networks[1]} == {1}
+    of_last = [threads for network, threads in taken if network is networks[1]]
+    assert of_last[0] == 1 and of_last[-1] is None      # as many as are worth their while
+    assert of_last == sorted(of_last, key=lambda threads: threads is None)
+
+
+class Telling(Network):
+    """A network of one's own, which evaluates in its own way."""
+
+    def accuracy(self, x, t, **more):
+        self.heard.append(threading.current_thread())
+        return super().accuracy(x, t, **more)
+
+
+def slowly(positions, epochs):
+    slowly.heard.append(threading.current_thread())
+    return np.ones(len(positions))
+
+
+def test_functions_of_others_are_called_in_the_calling_thread_and_all_else_runs_in_workers(monkeypatch, data):
+    begun, planned = {}, _epochs.planned
+
+    def noting(job, *more):
+        begun[id(job.network)] = threading.current_thread()
+        return planned(job, *more)
+
+    monkeypatch.setattr(_epochs, "planned", noting)
+    heard = slowly.heard = Telling.heard = []
+    made = [Affine(INPUTS, 9), Relu(), Affine(9, CLASSES)]
+    networks = [Telling(copy.deepcopy(made), seed=0), *(Network(copy.deepcopy(made), seed=0) for _ in range(6))]
+    fit_many(
+        networks, *data, epochs=5, num_threads=2, validation_rows=[range(30)] * 7,
+        early_stopping=[None, EarlyStopping(patience=9), *[None] * 5],
+        schedule=[None, schedules.Cosine(), slowly, schedules.WarmUp(2, then=slowly), schedules.OnPlateau(), None, None],
+        metrics=[*[None] * 5, {"noted": lambda t, scores: heard.append(threading.current_thread()) or 0.0}, None],
+        callbacks=[*[[]] * 6, [lambda epoch: heard.append(threading.current_thread())]])
+    here = threading.current_thread()
+    assert len(heard) > 4 * 5 and set(heard) == {here}
+    assert [begun[id(network)] is here for network in networks] == [True, False, True, True, False, True, True]
+
+
+def test_a_system_without_threads_to_spare_trains_in_the_calling_thread(monkeypatch, data):
+    start, started = threading.Thread.start, []
+
+    def start_one(thread):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    for _ in range(2):      # one worker, then none
+        networks, alone = all_kinds()[:4], all_kinds()[:4]
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start_one)
+            fit_many(networks, *data, num_threads=3, optimizer=SGD(0.1))
+        for network, expected in zip(networks, alone, strict=True):
+            expected.fit(*data, optimizer=SGD(0.1))
+            assert bits(network) == bits(expected)
+
+
+def test_an_error_of_a_worker_is_raised_and_nobody_waits_for_ever(monkeypatch, data):
+    def fails(chain, take, note):
+        raise LookupError("in a worker")
+
+    monkeypatch.setattr(_turns._Chain, "train", fails)
+    with pytest.raises(LookupError, match="in a worker"):
+        fit_many(all_kinds()[:3], *data, num_threads=2)
+
+
+@pytest.mark.parametrize(("callbacks", "least", "most_at_once"), [([], 2, 2), ([lambda epoch: None], 6, 8)])
+def test_only_as_many_begin_as_the_memory_for_them_allows(monkeypatch, data, callbacks, least, most_at_once):
     alive, most = set(), []
 
     class Counted(_plan.Plan):
@@ -359,8 +428,8 @@ def test_only_as_many_begin_as_the_memory_for_them_allows(monkeypatch, data):
     nbytes = _plan.Plan(networks[0], SGD(), 100).nbytes
     most.clear()
     monkeypatch.setattr(_turns, "_BEGUN_BYTES", 6 * nbytes)
-    fit_many(networks, *data, epochs=3, num_threads=2)
-    assert 6 <= max(most) <= 8
+    fit_many(networks, *data, epochs=3, num_threads=2, callbacks=callbacks)
+    assert least <= max(most) <= most_at_once
 
 
 def test_one_that_cannot_be_trained_is_named_and_the_others_are_trained(data):
@@ -419,7 +488,9 @@ def test_ctrl_c_keeps_what_is_finished_and_finished_epochs_of_the_others(data, n
     def note(epoch):
         place = networks.index(epoch.network)
         noted[place] = epoch.number, bits(epoch.network)
-        ended.extend([place] if epoch.number == epoch.epochs else [])
+        if epoch.number == 2 and place == 0:    # which costs most and begins first
+            ended.append(place)
+            return True
 
     timer = threading.Thread(target=lambda: (wait(), signal.raise_signal(signal.SIGINT)), daemon=True)
 
@@ -429,7 +500,7 @@ def test_ctrl_c_keeps_what_is_finished_and_finished_epochs_of_the_others(data, n
 
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        fit_many(networks, *data, epochs=[2, *[10**6] * 5], callbacks=[note], num_threads=num_threads)
+        fit_many(networks, *data, epochs=[10**7, *[10**6] * 5], callbacks=[note], num_threads=num_threads)
     timer.join()
     assert noted[0][0] == 2
     for place, (epochs, expected) in noted.items():
@@ -449,8 +520,8 @@ def test_a_call_without_watchers_is_interrupted_soon(data):
     begun = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         fit_many(networks, *data, epochs=10**6, num_threads=2)
-    assert time.perf_counter() - begun < 30
-    assert threading.active_count() < 10 and not any(thread.name == "nnfast-turns" for thread in threading.enumerate())
+    assert time.perf_counter() - begun < 10     # where the signal comes from another thread, and wakes nobody up
+    assert not any(thread.name.startswith("nnfast-worker") for thread in threading.enumerate())
     assert bits(networks[0]) != before[0]
     fit_many(networks, *data)
 

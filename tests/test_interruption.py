@@ -65,7 +65,7 @@ for count in range({rounds}):
     network, adam = made()
     adam.states(network.params)
     sent, told = [], []
-    _threads._CALL_SECONDS = moments.choice([0.1, 0.002])   # compiled code is back between epochs and within one
+    _threads.CALL_SECONDS = moments.choice([0.1, 0.002])   # compiled code is back between epochs and within one
 
     def interrupt():
         sent.append(time.perf_counter())

@@ -457,7 +457,7 @@ def test_every_kernel_has_a_case_or_a_test_of_its_own(build):
     products = {"affine_forward", "affine_backward_input", "affine_backward_parameters"}
     others = {"cpu_level", "teams", "forks", "openmp_threads", "count_correct", "one_hot_to_labels", "first_outside",
               "first_not_finite", "relu_forward_masked"}
-    engine = {"advance", "prepare", "train", "train_all", "infer", "pack", "unpack", "dropout_mask"}
+    engine = {"advance", "prepare", "train", "shuffle", "infer", "pack", "unpack", "dropout_mask"}
     gradients = {"central_difference", "evaluate", "pair_values", "perturb", "perturbation_scratch", "sum_pairs"}
     assert names == CASES.keys() | products | others | engine | gradients
 

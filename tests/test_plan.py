@@ -61,12 +61,12 @@ def with_threads(monkeypatch, threads):
     monkeypatch.setattr(_threads, "get_num_threads", lambda: threads)
     monkeypatch.setattr(_threads, "for_steps", lambda rows, multiply_adds: threads)
     monkeypatch.setattr(_threads, "for_inference", lambda rows, multiply_adds: threads)
-    monkeypatch.setattr(_threads.Pace, "next", lambda self: (self._most, _threads._CALL_SECONDS))
+    monkeypatch.setattr(_threads.Pace, "next", lambda self: (self._most, _threads.CALL_SECONDS))
 
 
 def back_after(monkeypatch, seconds):
     """Let compiled code return when so many are over."""
-    monkeypatch.setattr(_threads, "_CALL_SECONDS", seconds)
+    monkeypatch.setattr(_threads, "CALL_SECONDS", seconds)
     monkeypatch.setattr(_threads, "_TRIAL_SECONDS", seconds)
 
 
@@ -710,5 +710,5 @@ def test_a_fit_hears_of_what_interrupts_its_turn_and_is_closed_whatever_it_answe
 
     turns = Turns()
     with pytest.raises(LookupError, match="in order"):
-        _plan.taken_alone(turns)
+        _plan.taken(turns, Turns.take)
     assert isinstance(turns.heard[0], KeyboardInterrupt) and turns.heard[1:] == ("closed",)

@@ -619,8 +619,8 @@ def test_steps_that_ranks_divide_are_not_trained_as_a_whole_nor_others_in_parts(
     for steps in parts, whole:
         with pytest.raises(ValueError, match="no step is left"):
             kernels.advance(steps, 1)
-    monkeypatch.setattr(_ranked_plan.RankedPlan, "_take_alone", lambda plan, turn: kernels.train(turn.steps, 1.0, 1))
-    monkeypatch.setattr(_plan.Plan, "_take_alone", lambda plan, turn: kernels.advance(turn.steps, 1))
+    monkeypatch.setattr(_ranked_plan.RankedPlan, "_take", lambda plan, turn, threads: kernels.train(turn.steps, 1.0, 1))
+    monkeypatch.setattr(_plan.Plan, "_take", lambda plan, turn, threads: kernels.advance(turn.steps, 1))
     with pytest.raises(ValueError, match="ranks divide these batches, or do not"):
         in_one_process(*arguments)
     (own,) = divided(*arguments)

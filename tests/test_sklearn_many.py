@@ -211,6 +211,22 @@ def test_callbacks_and_validation_rows_are_each_networks():
         assert member.validation_scores_[-1] == member.score(x[60:], y[60:])
 
 
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"verbose": True}])
+def test_callbacks_lines_and_scores_belong_to_the_calling_thread_and_all_else_to_workers(monkeypatch, settings):
+    threads, original = {True: [], False: []}, _estimator_solvers._Epochs.is_over
+
+    def noted(epochs, epoch):
+        threads[bool(epochs._estimator.callbacks)].append(threading.current_thread())
+        return original(epochs, epoch)
+
+    monkeypatch.setattr(_estimator_solvers._Epochs, "is_over", noted)
+    for callbacks in (None, [lambda epoch: None]):
+        made("several classes", n_ensemble=3, num_threads=2, callbacks=callbacks, **settings).fit(*data("several classes"))
+    here = {threading.current_thread()}
+    assert set(threads[True]) == here
+    assert (set(threads[False]) == here) == bool(settings) and threads[False]
+
+
 @pytest.mark.parametrize("settings", [{}, {"early_stopping": True}])
 @pytest.mark.parametrize("most", [1 << 26, 45 * 7 * 8])
 def test_sparse_rows_give_an_ensemble_what_dense_ones_give(most, settings, monkeypatch):

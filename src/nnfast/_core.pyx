@@ -21,6 +21,7 @@ B examples (batch), I inputs, O outputs, C classes, N elements of a flattened ar
 """
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython cimport floating
 from cython.parallel cimport parallel
 from libc.math cimport INFINITY, NAN, exp as exp_libc, fabs, fabsf, log1p, pow, sqrt, sqrtf
@@ -64,9 +65,7 @@ cdef extern from "_parallel.h" nogil:
     Py_ssize_t nnfast_share(Py_ssize_t n, Py_ssize_t unit, int next)
     void nnfast_wait(nnfast_barrier* barrier, int threads)
     int32_t nnfast_increment "NNFAST_INCREMENT" (int32_t* place)
-    int32_t nnfast_load "NNFAST_LOAD" (int32_t* place)
     int64_t nnfast_load_long "NNFAST_LOAD_LONG" (int64_t* place)
-    void nnfast_yield "NNFAST_YIELD" ()
     int nnfast_forks
     void nnfast_watch_forks()
     uint8_t* nnfast_take_block(uint8_t* blocks, Py_ssize_t size, int32_t count)
@@ -76,9 +75,7 @@ cdef extern from "_parallel.h" nogil:
         int64_t assembled, refused, rested
     nnfast_all_teams nnfast_teams
     int nnfast_assemble(nnfast_team* team, int threads)
-    int nnfast_assemble_loose(nnfast_team* team, int threads)
     bint nnfast_is_disturbed(const nnfast_team* team)
-    void nnfast_disturb(nnfast_team* team)
     void nnfast_leave(nnfast_team* team)
     void nnfast_disband(nnfast_team* team)
     int64_t nnfast_clock()
@@ -168,6 +165,7 @@ include "_core_plan.pxi"
 include "_core_updates.pxi"
 include "_core_operations.pxi"
 include "_core_plan_checks.pxi"
+include "_core_orders.pxi"
 include "_core_ranks.pxi"
 include "_core_step.pxi"
 include "_core_training.pxi"

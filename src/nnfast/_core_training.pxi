@@ -1,15 +1,14 @@
-# What calls the engine: steps made ready and checked once, then taken by a team, or many of them by one thread each.
+# What calls the engine: steps made ready and checked once, then taken by a team.
 
 cdef struct Turn:
-    # Of a team, or of one thread, at steps
+    # Of a team at steps
     Training* training
     float* floats           # the arena: one of the two
     double* doubles
-    double seconds          # that it took; 0: nobody has begun
 
 
 cdef class TrainingSteps:
-    """TrainingSteps of some epochs that are ready to be taken: what `prepare` was given, checked.
+    """Steps of some epochs that are ready to be taken: what `prepare` was given, checked.
 
     What is checked is what is used, whatever other Python threads do to the arrays meanwhile: what could lead outside
     of them is a copy, and they are held.
@@ -57,7 +56,7 @@ cdef class TrainingSteps:
         training.has_odd_data = training.has_odd_data and are_divided   # a part before may have seen them
         training.deadline = nnfast_clock() + <int64_t>(1e9 * min(max(seconds, 0.), 1e6))
         self.is_taken = True
-        turn.training, turn.floats, turn.doubles, turn.seconds = training, self.floats, self.doubles, 0
+        turn.training, turn.floats, turn.doubles = training, self.floats, self.doubles
         return turn
 
     cdef void end(self) noexcept:
@@ -234,76 +233,3 @@ def advance(TrainingSteps steps not None, int num_threads):
     if turn.training.lost or turn.training.stops and not steps.now.is_finite:
         return LOST
     return OVER if turn.training.stops else steps.cursor.sums - 1
-
-
-# Nanoseconds that a thread without work waits before it ends a call which may be given more in the next one: calling
-# takes the interpreter some 20 microseconds.
-cdef enum:
-    PATIENCE = 1000000
-
-cdef struct Turns:
-    Turn* turns
-    int32_t count
-    int32_t next_turn       # nobody's yet
-    int32_t ended
-    bint hurries            # whether the next call may have more
-    int64_t deadline
-    nnfast_team team
-
-
-cdef void _take_turns(Turns* all) noexcept nogil:
-    """What each thread does: one turn after the other, the first ones first, until they or the time are over."""
-    cdef int64_t begun = nnfast_clock(), ended
-    cdef int32_t place = nnfast_increment(&all.next_turn) - 1
-    while place < all.count and (place == 0 or begun < all.deadline):
-        _take_turn(all.turns + place, 0, 1)
-        ended = nnfast_clock()
-        all.turns[place].seconds = 1e-9 * (ended - begun)
-        begun = ended
-        nnfast_increment(&all.ended)
-        place = nnfast_increment(&all.next_turn) - 1
-    if not all.hurries or begun >= all.deadline:
-        return
-    while nnfast_load(&all.ended) < all.count and nnfast_clock() < begun + PATIENCE:
-        nnfast_yield()
-    for place in range(all.count):
-        nnfast_disturb(&all.turns[place].training.team)
-
-
-def train_all(list steps not None, list seconds not None, double seconds_together, bint hurries, int num_threads):
-    """Take several steps at once, one thread each of them, in their order, until they or the time are over.
-
-    seconds: of each. hurries: a thread without work ends the call. Returns by steps the seconds that they took: 0 where
-    nobody has begun.
-    """
-    cdef Turns all
-    cdef Py_ssize_t place, begun = 0
-    cdef TrainingSteps one
-    memset(&all, 0, sizeof(all))
-    _check_threads(num_threads)
-    _must(0 < len(steps) < 1 << 30, "there are no steps, or too many")
-    all.count, all.hurries = <int32_t>len(steps), hurries
-    all.turns = <Turn*>PyMem_Calloc(len(steps), sizeof(Turn))
-    if all.turns == NULL:
-        raise MemoryError()
-    steps = steps[:]    # nobody else can change it
-    try:
-        for one, longest in zip(steps, seconds, strict=True):
-            all.turns[begun] = one.begin(min(<double>longest, seconds_together), 1)
-            begun += 1
-        all.deadline = nnfast_clock() + <int64_t>(1e9 * min(max(seconds_together, 0.), 1e6))
-        with nogil:
-            if nnfast_assemble_loose(&all.team, num_threads) == 1:
-                _take_turns(&all)
-            else:
-                with parallel(num_threads=num_threads):
-                    _take_turns(&all)
-                nnfast_disband(&all.team)
-        taken = [all.turns[place].seconds for place in range(begun)]
-    finally:
-        for one in steps[:begun]:
-            one.end()
-        PyMem_Free(all.turns)
-    for one in steps:
-        one.check()
-    return taken

@@ -42,7 +42,8 @@ class Job:
     step_callbacks: list[Callable[[Step], bool | None]]
     manner: _plan.Manner | None = None
     stream: _streams.Stream | None = None   # x, t and weights are empty then
-    is_watched: bool = False    # whether somebody looks at the network after each epoch
+    is_watched: bool = False    # whether somebody looks at the network after each epoch,
+    is_told: bool = True        # or hears of it at least
     bar: Any = None
     deadline: float = math.inf
     stops: bool = False     # a step's callback said so
@@ -52,7 +53,8 @@ class Job:
     begun: _plan.Begun = _plan.NOT_BEGUN    # of the next epoch, where one was resumed
     saver: "Saver | None" = None
     rows: np.ndarray | None = None      # of x, t and the weights, int64; None: all
-    waited: float = 0.0         # seconds for its turn, beside other fits
+    is_beside: bool = False     # others, which have the other threads
+    waited: float = 0.0         # seconds for its turn, beside them
     ranks: "Ranks | None" = None    # that train together; x, t and the weights are this one's
 
     @property
@@ -103,6 +105,16 @@ class Job:
         positions = np.arange(done, done + steps) / self.steps
         return _fit_validation.factors("schedule", self.schedule(positions, self.epochs), len(positions))
 
+    def record(self, trained: list[tuple[float, float, int, int]], seconds: float) -> None:
+        """Note epochs that nobody is told of, each of which took so long."""
+        history = self.history
+        history.loss += [loss / (weight or 1) for loss, weight, _, _ in trained]
+        if self.network.last_layer.is_classifier:
+            history.accuracy += [correct / rows for _, _, correct, rows in trained]
+        history.seconds += [seconds] * len(trained)
+        self.trained_rows += sum(rows for *_, rows in trained)
+        self.is_whole = trained[-1][3] == self.count
+
     def watch(self, epoch: int, done: int) -> Callable[[int, float], bool] | None:
         """What hears of each step, by its number after those that are done and its loss, and says whether to stop."""
         if not self.step_callbacks:
@@ -122,9 +134,9 @@ _EPOCHS_SECONDS = 0.1
 _MOST_ROWS = 1 << 20
 """In the orders of epochs that are trained together: 8 MB."""
 
-# Of the first ones nobody knows how long they take: hardly so long.
-_MULTIPLY_ADD_SECONDS = 1e-9
-_STEP_SECONDS = 5e-6
+# Of the first ones nobody knows how long they take: on one core of ten years ago hardly so long.
+_MULTIPLY_ADD_SECONDS = 3e-10
+_STEP_SECONDS = 3e-6
 
 
 def planned(job: Job, first: int, end_epoch: EndEpoch) -> _plan.Turns[None]:
@@ -144,6 +156,9 @@ def planned(job: Job, first: int, end_epoch: EndEpoch) -> _plan.Turns[None]:
                 job.x, job.t, together, job.shuffle, done + 1, job.bar.update, rows=job.rows, rates=rates,
                 deadline=job.deadline, clock=job.clock, watch=watch, begun=begun, saver=job.saver)
         seconds = (job.clock() - started) / len(trained)
+        if not job.is_told:     # 10 microseconds less an epoch, which may take 100
+            job.record(trained, seconds)
+            trained = []
         for loss, weight, correct, rows in trained:
             job.is_whole = rows == job.count
             accuracy = correct / rows if network.last_layer.is_classifier else None

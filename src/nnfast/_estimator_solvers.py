@@ -246,7 +246,8 @@ class Descent(Fit):
             "network": estimator.network_, **given, "epochs": 1 if incremental else estimator.max_iter,
             "batch_size": batch_size, "optimizer": estimator._optimizer, "time_budget": estimator.time_budget,
             "callbacks": [self._epochs.is_over], "manner": _plan.Manner(
-                shuffled, estimator._loss_divisor(), self._epochs.most_together), **_NOT_ASKED_FOR}
+                shuffled, estimator._loss_divisor(), self._epochs.most_together,
+                self._epochs.calls_functions()), **_NOT_ASKED_FOR}
         estimator.n_iter_ = 0
 
     def begin(self) -> dict[str, Any]:
@@ -330,6 +331,10 @@ class _Epochs:
         if self._validation is not None or estimator.callbacks or estimator.learning_rate == "invscaling":
             return 1
         return int(min(estimator.n_iter_no_change - estimator._no_improvement_count + 1, estimator.max_iter))
+
+    def calls_functions(self) -> bool:
+        """Whether `is_over` calls, or prints, anything that belongs into the thread of the user."""
+        return bool(self._validation is not None or self._estimator.callbacks or self._estimator.verbose)
 
     def is_over(self, epoch: Epoch) -> bool:
         """Hear of an epoch, and say whether to stop."""

@@ -61,7 +61,7 @@ def fit(network: "Network", x: Any, t: Any, *, num_threads: int | None, comm: An
         return _ranked_fit.fit(ranks, network, x, t, num_threads=num_threads, **options)
     prepared = Fit(network, x, t, **options)
     with _threads.limited(num_threads):
-        return _plan.taken_alone(prepared.turns())
+        return _plan.taken(prepared.turns())
 
 
 class Fit:
@@ -144,10 +144,10 @@ class Fit:
         self._callbacks = _validation.callables("callbacks", callbacks)
         self._verbose, self._progress = _validation.check_count("verbose", int(verbose), 0), progress
         checkpoint, resumed_path = _fit_validation.checkpointing(checkpoint, resume)
-        self._is_told = bool(
+        job.is_told = bool(
             checkpoint or verbose or self._callbacks or job.step_callbacks or has_validation
             or self._stopping is not None or hasattr(job.schedule, "observe"))
-        job.is_watched = self._is_told and manner is None
+        job.is_watched = job.is_told and manner is None
         self._resumed: Any = None
         self._done = 0      # epochs, of a fit that was resumed
         self._keep(checkpoint, resumed_path, has_validation)
@@ -187,6 +187,15 @@ class Fit:
             if is_entered:
                 _fitting.pop(id(job.network), None)
 
+    @property
+    def calls_functions(self) -> bool:
+        """Whether training calls anything that is not ours: that expects to be in the thread that asked for the fit."""
+        job = self.job
+        if job.manner is not None:
+            return job.manner.calls_functions
+        return not self.is_planned or bool(self._callbacks or job.step_callbacks or self._metrics) or any(
+            type(one).__module__.split(".")[0] != "nnfast" for one in (job.network, *_with_those_after(job.schedule)))
+
     def summary(self) -> str:
         """What was trained, in a line."""
         history = self.job.history
@@ -218,12 +227,6 @@ class Fit:
     def _end_epoch(self, loss: float, accuracy: float | None, seconds: float, rows: int) -> bool:
         job, stopping, history = self.job, self._stopping, self.job.history
         job.trained_rows += rows
-        if not self._is_told:       # 8 microseconds less, where an epoch may take 100
-            history.loss.append(loss)
-            history.seconds.append(seconds)
-            if accuracy is not None:
-                history.accuracy.append(accuracy)
-            return False
         number = len(history.loss) + 1
         validation_loss, validation_accuracy, metrics = self._evaluated()
         epoch = Epoch(number, job.epochs, loss, accuracy, validation_loss, validation_accuracy, seconds, rows / seconds,
@@ -241,7 +244,8 @@ class Fit:
 
     def _evaluated(self) -> tuple[float | None, float | None, dict[str, float]]:
         """Loss, accuracy and metrics on the validation data."""
-        return evaluated(self.job.network, self._validation_data, self._metrics)
+        with _threads.limited(1 if self.job.is_beside else None):
+            return evaluated(self.job.network, self._validation_data, self._metrics)
 
     def _agreed(self, is_over: bool) -> bool:
         """Whether the fit is over, where this process thinks so or not."""

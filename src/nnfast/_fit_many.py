@@ -124,7 +124,11 @@ def fit_many(
     After Ctrl-C, networks that are finished stay so, and those on their way have the weights of their last finished epoch.
 
     Networks that share something that training changes (an array, a random generator, ``numpy.random``) are trained one after
-    the other, in their order. What is written in Python (a layer, a loss, an optimiser) runs in the calling thread.
+    the other, in their order. What is written in Python (a layer, a loss, an optimiser, a schedule, a metric, a network's own
+    `accuracy`) runs in the calling thread.
+
+    One thread at a time does Python. So where an epoch is shorter than half a millisecond and somebody looks at each, as early
+    stopping does, fits take their epochs one after the other; processes (`executor`) do not.
 
     With an executor, callbacks, metrics and whatever else is written in Python run in the workers, on copies of the
     networks, and but for threads must be such that pickle takes it. A layer written in Python comes back as far as

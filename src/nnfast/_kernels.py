@@ -90,6 +90,7 @@ PANEL_PADDING: int = _build.PANEL_PADDING
 central_difference = _build.central_difference
 forks = _build.forks
 openmp_threads = _build.openmp_threads
+shuffle = _build.shuffle
 
 _BY_DTYPE = {dtype: specialised(_build, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 

@@ -210,9 +210,9 @@ static struct nnfast_all_teams {
     char after[64];
 } nnfast_teams;
 
-/* Makes the team of a parallel region, of at most `threads`; `rests`: not during a rest. Returns how many it has: 1, and
- * then there is nothing to disband, also while another team runs. */
-static int nnfast_gather(nnfast_team* team, int threads, int rests)
+/* Makes the team of a parallel region, of at most `threads`. Returns how many it has: 1, and then there is nothing to
+ * disband, also while another team runs. */
+static int nnfast_assemble(nnfast_team* team, int threads)
 {
     team->threads = 1;
     if (threads == 1 || nnfast_forks > 0)
@@ -221,7 +221,7 @@ static int nnfast_gather(nnfast_team* team, int threads, int rests)
         NNFAST_ADD_LONG(&nnfast_teams.refused, 1);
         return 1;
     }
-    if (rests && nnfast_teams.rests_until != 0 && nnfast_clock() < nnfast_teams.rests_until) {
+    if (nnfast_teams.rests_until != 0 && nnfast_clock() < nnfast_teams.rests_until) {
         NNFAST_ADD_LONG(&nnfast_teams.rested, 1);
         NNFAST_STORE(&nnfast_teams.is_taken, 0);
         return 1;
@@ -238,12 +238,6 @@ static int nnfast_gather(nnfast_team* team, int threads, int rests)
     return threads;
 }
 
-/* A team whose threads wait for each other at its barrier. */
-static int nnfast_assemble(nnfast_team* team, int threads) { return nnfast_gather(team, threads, 1); }
-
-/* A team whose threads do not, until its end: neighbours do it no more harm than they do to one thread. */
-static int nnfast_assemble_loose(nnfast_team* team, int threads) { return nnfast_gather(team, threads, 0); }
-
 /* Whether a team that has run long enough to tell should stop. */
 static int nnfast_is_disturbed(const nnfast_team* team)
 {
@@ -251,9 +245,6 @@ static int nnfast_is_disturbed(const nnfast_team* team)
     return yielded > NNFAST_PATIENCE
         && (double)yielded > ((double)team->threads - NNFAST_WORTH) * (double)(nnfast_clock() - team->begun);
 }
-
-/* Makes a team of one stop, from another thread. */
-static void nnfast_disturb(nnfast_team* team) { NNFAST_ADD_LONG(&team->barrier.yielded, NNFAST_PATIENCE + 1); }
 
 /* The last thing that each thread of the team does in the region, where that is not to wait at the barrier anyway. */
 static void nnfast_leave(nnfast_team* team) { nnfast_wait(&team->barrier, nnfast_team_size()); }

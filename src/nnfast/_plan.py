@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from nnfast import _forks, _memory, _threads, _validation
+from nnfast import _forks, _memory, _orders, _threads, _validation
 from nnfast._kernels import kernels
 from nnfast.activations import Gelu, Identity, LeakyRelu, Relu, Sigmoid, Tanh
 from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
@@ -76,6 +76,9 @@ class Manner:
     most_together: Callable[[], int]
     """How many epochs may be trained before somebody looks at the first of them."""
 
+    calls_functions: bool
+    """Whether what is called after an epoch calls functions of somebody else's."""
+
 
 PROGRESS = np.dtype(
     [(name, np.int64) for name in ("epoch", "step", "correct")] + [("loss", np.float64), ("is_finite", np.int64)]
@@ -112,31 +115,32 @@ Result = TypeVar("Result")
 
 
 class Turn(NamedTuple):
-    """Steps that a fit wants to be taken, alone or beside those of other fits, and for how long at most."""
+    """Steps that a fit wants to be taken, and for how long at most."""
 
     plan: "Plan"
     steps: Any          # as compiled code has prepared them
     progress: np.ndarray
     in_epoch: int       # steps
     seconds: float
+    lasted: float       # seconds, of the turn before; infinity: there was none
 
-    def take(self) -> float:
-        """Take them alone, on as many threads as are worth their while; how many seconds that took."""
-        return self.plan._take_alone(self)
+    def take(self, num_threads: int | None = None) -> float:
+        """Take them on so many threads, or on as many as are worth their while; how many seconds that took."""
+        return self.plan._take(self, num_threads)
 
 
 Turns = Generator[Turn, float, Result]
 """A fit on its way: it gives its turns, is told how many seconds each took, and returns what it gave."""
 
 
-def taken_alone(turns: Turns[Result]) -> Result:
+def taken(turns: Turns[Result], take: Callable[[Turn], float] = Turn.take) -> Result:
     """What a fit gives whose turns are taken as they come."""
     with contextlib.closing(turns):     # also after Ctrl-C between two lines below, whatever holds the traceback
         try:
             turn = next(turns)
             while True:
                 try:
-                    seconds = turn.take()
+                    seconds = take(turn)
                 except BaseException as error:  # noqa: BLE001 - the fit puts everything in order and raises it
                     turn = turns.throw(error)
                 else:
@@ -222,16 +226,6 @@ def described(network: "Network", optimizer: Any, batch_size: int) -> str:
     megabytes = Plan(network, optimizer, batch_size).nbytes / 1e6
     return (f"trains in compiled code, in {megabytes:.1f} MB of memory "
             f"(batches of {batch_size:,} with {type(optimizer).__name__})")
-
-
-def take_all(turns: list[tuple[Turn, float]], seconds: float, hurries: bool, num_threads: int) -> list[float]:
-    """Take turns at once, each on one thread and for at most so many seconds, the first ones first; how long each took.
-
-    That is 0 of those that nobody came to. seconds: of the call. hurries: until a thread is without work.
-    """
-    found: list[float] = turns[0][0].plan._kernels.train_all(
-        [turn.steps for turn, _ in turns], [longest for _, longest in turns], seconds, hurries, num_threads)
-    return found
 
 
 @dataclass
@@ -629,6 +623,7 @@ class Plan(PlanBase):
         self._has_seen_data = False     # and found them finite
         self._part: Part | None = None
         workload = batch_size, self._layout.multiply_adds, self._most_threads
+        self._lasted = math.inf     # the last turn, seconds
         self._pace = network._paces.setdefault(workload, _threads.Pace(self._most_threads))
 
     def train_part(
@@ -640,7 +635,7 @@ class Plan(PlanBase):
 
     def train(self, *arguments: Any, **more: Any) -> list[tuple[float, float, int, int]]:
         """What `turns` gives, each of them taken alone."""
-        return taken_alone(self.turns(*arguments, **more))
+        return taken(self.turns(*arguments, **more))
 
     def turns(
         self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None], *,
@@ -662,7 +657,8 @@ class Plan(PlanBase):
         the last finished epoch.
         """
         generator = self.network.generator
-        count = x.shape[0] if rows is None else len(rows)
+        places = np.arange(x.shape[0]) if rows is None else rows
+        count = len(places)
         before, updates = generator.bit_generator.state, getattr(self.optimizer, "iter", 0) - begun.step
         progress = np.zeros(1, PROGRESS)
         progress["step"], progress["loss"], progress["correct"] = self._own(begun)
@@ -676,9 +672,9 @@ class Plan(PlanBase):
         if (epochs > 1 or ends_within) and not self._finished.size:
             self._finished = _aligned_zeros(self._layout.kept, self._arena.dtype)
         try:
-            orders, keys = self._draw(count, epochs, steps, shuffle)
-            if rows is not None:
-                orders = rows[orders] if shuffle else np.tile(rows, (epochs, 1))
+            orders, keys = self._draw(places, epochs, steps, shuffle)
+            if rows is not None and not shuffle:
+                orders = np.tile(rows, (epochs, 1))
             self._load()
             if ends_within:
                 self._finished[:] = self._arena[: self._layout.kept]
@@ -696,7 +692,7 @@ class Plan(PlanBase):
                 prepared = self._prepare(x, t, orders, keys, masks, self._weights, optimizer, settings, losses, correct,
                                          progress, self._batch_size, not self._has_seen_data, most)
                 seconds = min(deadline - clock(), math.inf if saver is None else saver.due - time.perf_counter())
-                yield Turn(self, prepared, progress, steps, max(seconds, 0))
+                self._lasted = yield Turn(self, prepared, progress, steps, max(seconds, 0), self._lasted)
                 taken = _steps_taken(progress, steps)
                 masks = masks[taken - before_them :]    # time may have been over before all were used
                 told(taken - before_them)
@@ -743,12 +739,12 @@ class Plan(PlanBase):
             told_of = -(-taken // steps)
             if told_of < epochs:
                 generator.bit_generator.state = before
-                self._draw(count, told_of, steps, shuffle and self._manner is None)
+                self._draw(places, told_of, steps, shuffle and self._manner is None)
             self._store(self._arena, updates + taken)
         except BaseException as error:   # also Ctrl-C between two arrays that are stored
             finished = int(progress["epoch"][0])
             generator.bit_generator.state = before
-            self._draw(count, finished, steps, shuffle and self._manner is None)
+            self._draw(places, finished, steps, shuffle and self._manner is None)
             if finished or has_stored:
                 memory = self._finished if self._finished.size else self._arena
                 self._store(memory, updates + max(finished * steps, begun.step))
@@ -757,12 +753,12 @@ class Plan(PlanBase):
         self._has_seen_data = True
         if taken % steps:   # the last epoch is unfinished
             sums.losses[told_of - 1], sums.epoch_correct[told_of - 1] = sums.loss, sums.correct
-        results = []
-        for epoch in range(told_of):
-            first, last = epoch * steps, min((epoch + 1) * steps, taken)
-            results.append((float(sums.losses[epoch]), float(counts[first:last].sum()), int(sums.epoch_correct[epoch]),
-                            int(rows_of_steps[: last - first].sum())))
-        return results
+        counts[taken:] = 0
+        rows_taken = [int(rows_of_steps.sum())] * told_of
+        rows_taken[-1] = int(rows_of_steps[: taken - (told_of - 1) * steps].sum())
+        return list(zip(
+            sums.losses.tolist(), counts[: told_of * steps].reshape(told_of, steps).sum(axis=1).tolist(),
+            sums.epoch_correct.tolist(), rows_taken, strict=False))
 
     # What is otherwise where ranks divide the batches (_ranked_plan.py).
 
@@ -784,25 +780,36 @@ class Plan(PlanBase):
     def _tell(self, error: BaseException) -> None:
         """Let the other ranks know of an error."""
 
-    def _take_alone(self, turn: Turn) -> float:
-        threads, seconds = self._pace.next()
+    def _take(self, turn: Turn, num_threads: int | None) -> float:
+        threads, seconds = self._pace.next() if num_threads is None else (num_threads, _threads.CALL_SECONDS)
         before, started = _steps_taken(turn.progress, turn.in_epoch), time.perf_counter()
         self._kernels.train(turn.steps, min(seconds, turn.seconds), min(threads, _threads.get_num_threads()))
         took = time.perf_counter() - started
-        self._pace.learn(took / max(_steps_taken(turn.progress, turn.in_epoch) - before, 1))
+        if num_threads is None:
+            self._pace.learn(took / max(_steps_taken(turn.progress, turn.in_epoch) - before, 1))
         return took
 
-    def _draw(self, rows: int, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, rows: np.ndarray, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
         """Orders of the rows and keys of the masks, as the layers one by one would draw them."""
         generator = self.network.generator
-        orders = np.empty((epochs, rows if shuffle else 0), np.int64)
+        orders = _orders.empty(epochs, len(rows) if shuffle else 0)
         keys = np.empty((epochs, steps, self._layout.dropouts), np.uint64)
-        for epoch in range(epochs):
+        at_once = 1 if self._layout.dropouts else max(epochs, 1)
+        for first in range(0, epochs, at_once):
+            drawn = slice(first, first + at_once)
             if shuffle:
-                orders[epoch] = (generator.permutation if self._manner is None else self._manner.order)(rows)
+                self._shuffle(rows, orders[drawn])
             if self._layout.dropouts:
-                keys[epoch] = generator.integers(1 << 64, size=keys[epoch].shape, dtype=np.uint64)
+                keys[drawn] = generator.integers(1 << 64, size=keys[drawn].shape, dtype=np.uint64)
         return orders, keys.reshape(epochs * steps, self._layout.dropouts)
+
+    def _shuffle(self, rows: np.ndarray, orders: np.ndarray) -> None:
+        """Draw orders of the rows, for one epoch after the other."""
+        if self._manner is None:
+            _orders.shuffle(self.network.generator, rows, orders)
+            return
+        for order in orders:
+            order[:] = rows[self._manner.order(len(rows))]
 
     def _masks_from(self, step: int, steps: int, rows: int) -> np.ndarray:
         """Masks from numpy.random for as many steps as fit into some memory."""

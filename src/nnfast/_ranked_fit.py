@@ -37,7 +37,7 @@ def fit(ranks: "Ranks", network: "Network", x: Any, t: Any, *, num_threads: int 
         x = np.asarray(x) if isinstance(x, np.memmap) else x
         ranked = RankedFit(ranks, network, x, t, **options)
         with _threads.limited(_threads.among(ranked.on_these_cores) if num_threads is None else num_threads):
-            history = _plan.taken_alone(ranked.turns())
+            history = _plan.taken(ranked.turns())
         ranked.compare_weights("in the end")
     return history
 
@@ -64,7 +64,7 @@ class RankedFit(_fit.Fit):
         _ranks_validation.trains_in_compiled_code(_plan.obstacle(job.network, job.optimizer))
         job.optimizer.states(job.network.params)    # refuses what does not fit
         self._agree(has_validation)
-        job.ranks, job.is_watched, self._is_told = ranks, True, True    # of each epoch, which ends alike everywhere
+        job.ranks, job.is_watched, job.is_told = ranks, True, True    # of each epoch, which ends alike everywhere
         ranks.share_rows(self._rows, self._batch_size)
         job.batch_size = self._batch_size
         if ranks.rank == 0:

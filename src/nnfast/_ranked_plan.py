@@ -110,7 +110,7 @@ class RankedPlan(Plan):
         self._steps_ahead = min(most_steps, len(settings) - done)
         return super()._prepare(*arguments)
 
-    def _take_alone(self, turn: Turn) -> float:
+    def _take(self, turn: Turn, num_threads: int | None) -> float:
         """Steps, until there are no more or some rank wants to stop: it is the same step everywhere."""
         places, signals, advance = self._places, self._signals, self._kernels.advance
         last, steps, computed, is_new = len(places) - 1, 0, 0.0, False
@@ -193,14 +193,14 @@ class RankedPlan(Plan):
             array = self._places[-1][1]
         self._ranks.fail(error, array)
 
-    def _draw(self, rows: int, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, rows: np.ndarray, epochs: int, steps: int, shuffle: bool) -> tuple[np.ndarray, np.ndarray]:
         """Orders of this rank's rows, from one number that is the same on all ranks; and keys of the masks."""
         generator = self.network.generator
-        orders = np.empty((epochs, rows if shuffle else 0), np.int64)
+        orders = np.empty((epochs, len(rows) if shuffle else 0), np.int64)
         keys = np.empty((epochs, steps, self._layout.dropouts), np.uint64)
         for epoch in range(epochs):
             if shuffle:
-                orders[epoch] = self._ranks.order(int(generator.integers(1 << 64, dtype=np.uint64)), rows)
+                orders[epoch] = self._ranks.order(int(generator.integers(1 << 64, dtype=np.uint64)), len(rows))
             keys[epoch] = generator.integers(1 << 64, size=keys[epoch].shape, dtype=np.uint64)
         return orders, keys.reshape(epochs * steps, self._layout.dropouts)
 

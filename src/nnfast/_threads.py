@@ -30,7 +30,7 @@ _MULTIPLY_ADDS_PER_THREAD_OF_A_STEP = 50_000
 _ROWS_PER_THREAD_OF_A_STEP = 8
 
 # A call of compiled code, after which Ctrl-C is noticed and the progress bar moves.
-_CALL_SECONDS = 0.1
+CALL_SECONDS = 0.1
 # Trials of one thread and of several: three of the longest steps that are tried, and a few thousandths of the time.
 _TRIAL_SECONDS = 0.001
 _LONG_STEP_SECONDS = 0.0003
@@ -203,7 +203,7 @@ class Pace:
         """Threads for the next steps, and after how many seconds to ask again."""
         if not self._trials and time.perf_counter() > self._again:
             self._trials, self._seconds = [self._most, 1], {}
-        return (self._trials[0], _TRIAL_SECONDS) if self._trials else (self._best, _CALL_SECONDS)
+        return (self._trials[0], _TRIAL_SECONDS) if self._trials else (self._best, CALL_SECONDS)
 
     def learn(self, seconds: float) -> None:
         """A step of those took so long."""
