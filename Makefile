@@ -20,7 +20,7 @@ DEMO_BIN := .venv-demo/bin
 # What make races needs beside it are Debian's packages libomp-19-dev, libclang-rt-19-dev and llvm-19.
 CLANG ?= clang-19
 RACES := kernels vector_maths products zeros layers losses optimizers network plan ranked_plan fit fit_options races \
-    inference rescale streams loss_settings fit_many gradient gradient_plan numerical_gradient threads c_functions
+    inference rescale streams loss_settings orders fit_many gradient gradient_plan numerical_gradient threads c_functions
 
 UNSET := kernels products vector_maths zeros layers losses optimizers
 

@@ -23,6 +23,7 @@ from nnfast import (
     SigmoidWithLoss,
     Trainer,
     TwoLayerNet,
+    _inference,
 )
 
 OPTIMIZERS = [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW]
@@ -132,6 +133,28 @@ def test_a_binary_classifier_learns(rng):
     t = x[:, 0] > 0
     network.fit(x, t, epochs=100, batch_size=10, optimizer=SGD(1.0))
     assert network.accuracy(x, t) > 0.97
+
+
+@pytest.mark.parametrize("own", [None, "loss", "accuracy", "predict"])
+def test_validation_gives_loss_accuracy_and_scores_by_one_pass_unless_they_are_ones_own(data, own):
+    x, t = data
+
+    def called(network, *given):
+        heard.append(own)
+        return getattr(Network, own)(network, *given)
+
+    heard, passes, scores = [], [], []
+    network = type("Own", (Network,), {own: called} if own else {})([Affine(x.shape[1], 9), Relu(), Affine(9, 3)], seed=0)
+    chain = network._chain().run.__func__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_inference.Chain, "run", lambda *given: passes.append(1) or chain(*given))
+        history = network.fit(
+            x, t, epochs=2, validation_data=(x[:9], t[:9]),
+            metrics={"noted": lambda t, given: scores.append(given) or float(len(given))})
+    assert len(passes) == (2 if own is None else 6) and len(heard) == (0 if own is None else 4 if own == "predict" else 2)
+    assert history.validation_loss[-1] == network.loss(x[:9], t[:9])
+    assert history.validation_accuracy[-1] == network.accuracy(x[:9], t[:9])
+    np.testing.assert_array_equal(scores[-1], network.predict(x[:9]))
 
 
 def test_a_callback_stops_training_by_returning_true(data):

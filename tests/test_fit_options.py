@@ -634,6 +634,54 @@ def test_what_a_steps_callback_changes_is_trained_on(monkeypatch, rng, planned):
     assert bits(network) == steps.bits[1]
 
 
+class Shrinking(Network):
+    """A network of one's own, which changes when it is evaluated."""
+
+    def accuracy(self, x, t):
+        self.shrink()
+        return super().accuracy(x, t)
+
+
+@pytest.mark.parametrize("how", ["callback", "metric", "schedule", "network"])
+def test_what_is_changed_between_epochs_is_trained_on(rng, how):
+    x, t = data(rng)[0], rng.integers(0, 5, 53)
+
+    def network_and_optimizer():
+        network, optimizer = Shrinking([Affine(20, 9), Tanh(), Affine(9, 5)], seed=1), Momentum(0.1)
+
+        def shrink():
+            for key, param in network.params.items():
+                param *= 0.5
+                optimizer.v[key] *= 0.1
+
+        network.shrink = (lambda: None) if how != "network" else shrink
+        return network, optimizer, shrink
+
+    class Schedule:
+        def __call__(self, positions, epochs):
+            return np.ones(len(positions))
+
+        def observe(self, epoch):
+            shrink()
+
+        def __deepcopy__(self, memo):
+            return self
+
+    network, optimizer, shrink = network_and_optimizer()
+    options = {
+        "callback": {"callbacks": [lambda epoch: shrink()]}, "network": {},
+        "metric": {"metrics": {"noted": lambda t, scores: shrink() or 0.0}}, "schedule": {"schedule": Schedule()}}[how]
+    network.fit(x, t, epochs=3, batch_size=20, optimizer=optimizer, validation_data=(x, t), **options)
+    other, other_optimizer, shrink = network_and_optimizer()
+    other.shrink = lambda: None
+    for _ in range(3):
+        other.fit(x, t, batch_size=20, optimizer=other_optimizer)
+        shrink()
+    assert bits(network) == bits(other)
+    for key, state in optimizer.v.items():
+        np.testing.assert_array_equal(state, other_optimizer.v[key])
+
+
 @pytest.mark.parametrize("planned", [True, False])
 @pytest.mark.parametrize("number", [1, 3, 6, 9])
 def test_an_error_in_a_steps_callback_leaves_the_last_finished_epoch(monkeypatch, rng, planned, number):

@@ -44,6 +44,7 @@ class Job:
     stream: _streams.Stream | None = None   # x, t and weights are empty then
     is_watched: bool = False    # whether somebody looks at the network after each epoch,
     is_told: bool = True        # or hears of it at least
+    is_undisturbed: bool = False    # nobody else's function is called, which might change something
     bar: Any = None
     deadline: float = math.inf
     stops: bool = False     # a step's callback said so
@@ -154,7 +155,8 @@ def planned(job: Job, first: int, end_epoch: EndEpoch) -> _plan.Turns[None]:
         with job.in_steps():
             trained = yield from plan.turns(
                 job.x, job.t, together, job.shuffle, done + 1, job.bar.update, rows=job.rows, rates=rates,
-                deadline=job.deadline, clock=job.clock, watch=watch, begun=begun, saver=job.saver)
+                deadline=job.deadline, clock=job.clock, watch=watch, begun=begun, saver=job.saver,
+                goes_on=job.is_undisturbed)
         seconds = (job.clock() - started) / len(trained)
         if not job.is_told:     # 10 microseconds less an epoch, which may take 100
             job.record(trained, seconds)

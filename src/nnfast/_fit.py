@@ -148,6 +148,7 @@ class Fit:
             checkpoint or verbose or self._callbacks or job.step_callbacks or has_validation
             or self._stopping is not None or hasattr(job.schedule, "observe"))
         job.is_watched = job.is_told and manner is None
+        job.is_undisturbed = not self.calls_functions
         self._resumed: Any = None
         self._done = 0      # epochs, of a fit that was resumed
         self._keep(checkpoint, resumed_path, has_validation)
@@ -364,12 +365,11 @@ def evaluated(
     """Loss, accuracy and metrics on the validation data."""
     if validation_data is None:
         return None, None, {}
-    is_classifier = getattr(network.last_layer, "is_classifier", True)
-    loss, accuracy = network.loss(*validation_data), network.accuracy(*validation_data) if is_classifier else None
+    x, t = validation_data
+    loss, accuracy, scores = network._evaluated(x, t)
     if not metrics:
         return loss, accuracy, {}
-    x, t = validation_data
-    scores = network.predict(x)
+    scores = network.predict(x) if scores is None else scores
     return loss, accuracy, {name: _fit_validation.metric_value(name, metric(t, scores)) for name, metric in metrics.items()}
 
 

@@ -621,6 +621,8 @@ class Plan(PlanBase):
         self._weights = weights
         self._clip_value, self._clip_norm = clip_value, clip_norm
         self._has_seen_data = False     # and found them finite
+        self._is_loaded = False         # what the network and the optimiser have is in the arena, and is
+        self._states: dict[str, list[np.ndarray]] = {}      # these, of the optimiser
         self._part: Part | None = None
         workload = batch_size, self._layout.multiply_adds, self._most_threads
         self._lasted = math.inf     # the last turn, seconds
@@ -641,7 +643,7 @@ class Plan(PlanBase):
         self, x: np.ndarray, t: np.ndarray, epochs: int, shuffle: bool, number: int, told: Callable[[int], None], *,
         rows: np.ndarray | None = None, rates: np.ndarray | None = None, deadline: float = math.inf,
         clock: Callable[[], float] = time.perf_counter, watch: Callable[[int, float], bool] | None = None,
-        begun: Begun = NOT_BEGUN, saver: "Saver | None" = None,
+        begun: Begun = NOT_BEGUN, saver: "Saver | None" = None, goes_on: bool = False,
     ) -> Turns[list[tuple[float, float, int, int]]]:
         """Train on all rows for some epochs, the first of which has a number; `told` hears of every so many steps.
 
@@ -650,7 +652,7 @@ class Plan(PlanBase):
         deadline: of the clock, after which the step that runs is the last one. watch: called after each step of one epoch with its number in it and its loss, the network as
         it is then; says whether the step shall be the last one. begun: steps of the first epoch that are over, which
         the generator has not drawn for yet and the optimiser has counted. saver: keeps one epoch, when it is due and when
-        that ends early.
+        that ends early. goes_on: nobody has changed an array since the last call, if there was one.
 
         Returns by epoch the sum of the losses and of the weights, how many rows were classified right, and how many
         there were: fewer in the last one that ended early. Stopped on the way by an exception, everything is as after
@@ -675,7 +677,8 @@ class Plan(PlanBase):
             orders, keys = self._draw(places, epochs, steps, shuffle)
             if rows is not None and not shuffle:
                 orders = np.tile(rows, (epochs, 1))
-            self._load()
+            if not (goes_on and self._is_loaded):
+                self._load()
             if ends_within:
                 self._finished[:] = self._arena[: self._layout.kept]
             optimizer = self._optimizer_described(updates)
@@ -750,7 +753,7 @@ class Plan(PlanBase):
                 self._store(memory, updates + max(finished * steps, begun.step))
             self._tell(error)
             raise
-        self._has_seen_data = True
+        self._has_seen_data = self._is_loaded = True
         if taken % steps:   # the last epoch is unfinished
             sums.losses[told_of - 1], sums.epoch_correct[told_of - 1] = sums.loss, sums.correct
         counts[taken:] = 0
@@ -868,7 +871,7 @@ class Plan(PlanBase):
 
     def _load(self) -> None:
         """Copy parameters, states and statistics into the arena."""
-        states = self.optimizer.states(self.network.params)
+        self._states = states = self.optimizer.states(self.network.params)
         for one in self._layout.trained:
             self._pack(one.array, one.offset, one.size)
             if one.transposed >= 0:
@@ -880,10 +883,9 @@ class Plan(PlanBase):
 
     def _store(self, memory: np.ndarray, updates: int) -> None:
         """Copy what is kept back into the user's arrays; the optimiser has made so many updates."""
-        states = self.optimizer.states(self.network.params)
         for one in self._layout.trained:
             self._unpack(memory, one.offset, one.size, one.array)
-            for number, state in enumerate(states[one.key]):
+            for number, state in enumerate(self._states[one.key]):
                 self._unpack(memory, one.state + number * one.size, one.size, state.reshape(one.array.shape))
         self._store_statistics(memory)
         if hasattr(self.optimizer, "iter"):
