@@ -35,6 +35,7 @@ from nnfast import (
     SoftmaxWithLoss,
     Tanh,
     _epochs,
+    _fit,
     _plan,
     _threads,
     _turns,
@@ -335,16 +336,19 @@ def test_the_largest_begin_first(monkeypatch, data):
 
 @pytest.mark.parametrize("callbacks", [[], [lambda epoch: None]], ids=["", "with callbacks"])
 def test_each_has_a_thread_and_the_last_one_all_of_them(monkeypatch, data, callbacks):
-    taken, take = [], _plan.Plan._take
+    taken, take, looks, evaluated = [], _plan.Plan._take, [], _fit.evaluated
     monkeypatch.setattr(_plan.Plan, "_take", lambda plan, turn, num_threads: taken.append(
         (plan.network, num_threads)) or take(plan, turn, num_threads))
+    monkeypatch.setattr(_fit, "evaluated", lambda network, *given: looks.append(
+        (network, _threads.get_num_threads())) or evaluated(network, *given))
     monkeypatch.setattr(_threads, "CALL_SECONDS", 0.005)
     networks = [Network([Affine(INPUTS, 300), Relu(), Affine(300, CLASSES)], seed=0) for _ in range(3)]
-    fit_many(networks, *data, epochs=[1, 1000, 3], num_threads=2, callbacks=callbacks)
-    assert {threads for network, threads in taken if network is not networks[1]} == {1}
-    of_last = [threads for network, threads in taken if network is networks[1]]
-    assert of_last[0] == 1 and of_last[-1] is None      # as many as are worth their while
-    assert of_last == sorted(of_last, key=lambda threads: threads is None)
+    fit_many(networks, *data, epochs=[1, 2000, 3], num_threads=2, validation_rows=[range(9)] * 3, callbacks=callbacks)
+    for noted, most in ((taken, None), (looks, 2)):     # None: as many as are worth their while
+        assert {threads for network, threads in noted if network is not networks[1]} == {1}
+        of_last = [threads for network, threads in noted if network is networks[1]]
+        assert of_last[0] == 1 and of_last[-1] == most
+        assert of_last == sorted(of_last, key=lambda threads: threads == most)
 
 
 class Telling(Network):

@@ -39,7 +39,7 @@ _SHORT = 5e-4
 0.67 times."""
 
 _SLICE = 0.02
-"""Seconds that the calling thread stays with a fit of short turns, while it and its plan are in the cache."""
+"""Seconds that a thread stays with a fit of short turns while another waits to do Python."""
 
 _LONGEST_WAIT = 0.1
 """Seconds after which the calling thread looks for Ctrl-C. A signal wakes it up, but not one that another thread raised
@@ -233,7 +233,8 @@ class _Workers:
         """In a worker: take a turn; how many seconds that took."""
         if self._rests:
             raise _Rests
-        with contextlib.nullcontext() if turn.lasted < _SHORT else _baton.passed():
+        is_kept = turn.lasted < _SHORT and _baton.seconds() < _SLICE
+        with contextlib.nullcontext() if is_kept else _baton.passed():
             return self.take_here(turn)
 
     def take_here(self, turn: _plan.Turn) -> float:
