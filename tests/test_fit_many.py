@@ -336,19 +336,31 @@ def test_the_largest_begin_first(monkeypatch, data):
 
 @pytest.mark.parametrize("callbacks", [[], [lambda epoch: None]], ids=["", "with callbacks"])
 def test_each_has_a_thread_and_the_last_one_all_of_them(monkeypatch, data, callbacks):
+    networks = [Network([Affine(INPUTS, 30), Relu(), Affine(30, CLASSES)], seed=0) for _ in range(3)]
+    smaller = [networks[0], networks[2]]
     taken, take, looks, evaluated = [], _plan.Plan._take, [], _fit.evaluated
-    monkeypatch.setattr(_plan.Plan, "_take", lambda plan, turn, num_threads: taken.append(
-        (plan.network, num_threads)) or take(plan, turn, num_threads))
+
+    def taking(plan, turn, num_threads):
+        taken.append((plan.network, num_threads))
+        if plan.network is networks[1] and num_threads == 1 and len(taken) > 10:    # the others must end first
+            until = time.monotonic() + 20
+            while (len({id(one) for one, _ in taken}) < 3 or any(id(one) in _fit._fitting for one in smaller)) and (
+                    time.monotonic() < until):
+                time.sleep(0.001)
+            time.sleep(0.001)
+        return take(plan, turn, num_threads)
+
+    monkeypatch.setattr(_plan.Plan, "_take", taking)
     monkeypatch.setattr(_fit, "evaluated", lambda network, *given: looks.append(
         (network, _threads.get_num_threads())) or evaluated(network, *given))
-    monkeypatch.setattr(_threads, "CALL_SECONDS", 0.005)
-    networks = [Network([Affine(INPUTS, 300), Relu(), Affine(300, CLASSES)], seed=0) for _ in range(3)]
+    monkeypatch.setattr(_turns, "_SHORT", 0)
     fit_many(networks, *data, epochs=[1, 2000, 3], num_threads=2, validation_rows=[range(9)] * 3, callbacks=callbacks)
     for noted, most in ((taken, None), (looks, 2)):     # None: as many as are worth their while
-        assert {threads for network, threads in noted if network is not networks[1]} == {1}
+        assert {threads for network, threads in noted if network in smaller} == {1}
         of_last = [threads for network, threads in noted if network is networks[1]]
-        assert of_last[0] == 1 and of_last[-1] == most
+        assert of_last[-1] == most and set(of_last) <= {1, most}
         assert of_last == sorted(of_last, key=lambda threads: threads == most)
+    assert taken[0] == (networks[1], 1)
 
 
 class Telling(Network):
@@ -386,6 +398,23 @@ def test_functions_of_others_are_called_in_the_calling_thread_and_all_else_runs_
     assert [begun[id(network)] is here for network in networks] == [True, False, True, True, False, True, True]
 
 
+def test_a_chain_with_one_that_calls_functions_is_trained_in_the_calling_thread(data):
+    networks = [Network([Affine(INPUTS, CLASSES)], seed=0) for _ in range(3)]
+    networks[1].generator = networks[0].generator
+    heard = []
+    fit_many(networks, *data, num_threads=2, callbacks=[[], [lambda epoch: heard.append(threading.current_thread())], []])
+    assert heard == [threading.current_thread()]
+
+
+def test_workers_have_the_context_of_the_call(monkeypatch, data):
+    found, planned = [], _epochs.planned
+    monkeypatch.setattr(
+        _epochs, "planned", lambda *given: found.append(_threads.get_num_threads()) or planned(*given))
+    with nnfast.num_threads(3):
+        fit_many(all_kinds()[:2], *data)
+    assert found == [3, 3]
+
+
 def test_a_system_without_threads_to_spare_trains_in_the_calling_thread(monkeypatch, data):
     start, started = threading.Thread.start, []
 
@@ -414,8 +443,9 @@ def test_an_error_of_a_worker_is_raised_and_nobody_waits_for_ever(monkeypatch, d
         fit_many(all_kinds()[:3], *data, num_threads=2)
 
 
-@pytest.mark.parametrize(("callbacks", "least", "most_at_once"), [([], 2, 2), ([lambda epoch: None], 6, 8)])
-def test_only_as_many_begin_as_the_memory_for_them_allows(monkeypatch, data, callbacks, least, most_at_once):
+@pytest.mark.parametrize(("callbacks", "plans", "least", "most_at_once"), [
+    ([], 6, 2, 2), ([lambda epoch: None], 6, 6, 8), ([lambda epoch: None], 0, 2, 2)])
+def test_only_as_many_begin_as_the_memory_for_them_allows(monkeypatch, data, callbacks, plans, least, most_at_once):
     alive, most = set(), []
 
     class Counted(_plan.Plan):
@@ -431,7 +461,7 @@ def test_only_as_many_begin_as_the_memory_for_them_allows(monkeypatch, data, cal
     networks = [Network([Affine(INPUTS, 200), Relu(), Affine(200, CLASSES)], seed=i) for i in range(20)]
     nbytes = _plan.Plan(networks[0], SGD(), 100).nbytes
     most.clear()
-    monkeypatch.setattr(_turns, "_BEGUN_BYTES", 6 * nbytes)
+    monkeypatch.setattr(_turns, "_BEGUN_BYTES", plans * nbytes)
     fit_many(networks, *data, epochs=3, num_threads=2, callbacks=callbacks)
     assert least <= max(most) <= most_at_once
 
