@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from nnfast import _plan
+from nnfast import _layout
 
 PATIENCE = 20
 """Seconds after which a rank that waits for another fails."""
@@ -81,9 +81,9 @@ class Rank:
             np.testing.assert_array_equal(one, before, "changed while it is summed")
             self._sum(one)
         self.started.clear()
-        array[-_plan.SIGNALS] = message is not None
+        array[-_layout.SIGNALS] = message is not None
         self._sum(array)
-        if array[-_plan.SIGNALS] == 0:
+        if array[-_layout.SIGNALS] == 0:
             return
         self.has_failed = True
         messages = self._exchanged(message)

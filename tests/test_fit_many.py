@@ -459,7 +459,8 @@ def test_only_as_many_begin_as_the_memory_for_them_allows(monkeypatch, data, cal
 
     monkeypatch.setattr(_plan, "Plan", Counted)
     networks = [Network([Affine(INPUTS, 200), Relu(), Affine(200, CLASSES)], seed=i) for i in range(20)]
-    nbytes = _plan.Plan(networks[0], SGD(), 100).nbytes
+    with nnfast.num_threads(2):
+        nbytes = _plan.Plan(networks[0], SGD(), 100).nbytes
     most.clear()
     monkeypatch.setattr(_turns, "_BEGUN_BYTES", plans * nbytes)
     fit_many(networks, *data, epochs=3, num_threads=2, callbacks=callbacks)

@@ -39,6 +39,7 @@ from nnfast import (
     Tanh,
     TwoLayerNet,
     _kernels,
+    _layout,
     _plan,
     _threads,
 )
@@ -683,9 +684,9 @@ def test_masks_are_drawn_anew_in_every_step_and_differ_between_layers(monkeypatc
 
 def test_nnfast_has_no_layer_loss_or_optimizer_without_a_plan():
     layers = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "infer")}
-    assert layers == set(_plan._LAYERS)
+    assert layers == set(_layout.LAYERS)
     losses = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "forward_prepared")}
-    assert losses == set(_plan.LOSSES) == set(LOSSES)
+    assert losses == set(_layout.LOSSES) == set(LOSSES)
     optimizers = {cls for cls in vars(nnfast).values() if isinstance(cls, type) and hasattr(cls, "snapshot")}
     assert optimizers == set(_plan.OPTIMIZERS)
     assert {cls.__name__ for cls in optimizers} == OPTIMIZERS.keys()

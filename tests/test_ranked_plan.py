@@ -30,6 +30,7 @@ from nnfast import (
     SigmoidWithLoss,
     SoftmaxWithLoss,
     Tanh,
+    _layout,
     _plan,
     _ranked_plan,
 )
@@ -296,7 +297,7 @@ def test_gradients_lie_side_by_side_with_those_of_the_last_layer_first(rng, dtyp
         assert update["gradient"] % 16 == update["bias_gradient"] % 16 == 0
         ends.append(update["bias_gradient"] + padded)
     (_, summed), = plan._places
-    assert summed.size == -(-(ends[-1] - ends[0]) // 16) * 16 + _plan.SIGNALS
+    assert summed.size == -(-(ends[-1] - ends[0]) // 16) * 16 + _layout.SIGNALS
     assert summed.ctypes.data == plan._arena[ends[0] :].ctypes.data
     assert own.ranks.sums[:4] == 4 * [(summed.size, dtype.name)]
     # All but the parameters' own elements, the totals and two answers, is 0: also after the sum.
@@ -315,7 +316,7 @@ def test_with_overlap_each_layer_is_summed_as_soon_as_its_gradient_is_known(rng,
     sizes = [array.size for _, array in found[0].plan._places]
     padded = found[0].plan._layout.padded
     assert len(sizes) == 3
-    for size, (inputs, outputs), room in zip(sizes, [(9, 5), (33, 9), (20, 33)], [0, 0, _plan.SIGNALS], strict=True):
+    for size, (inputs, outputs), room in zip(sizes, [(9, 5), (33, 9), (20, 33)], [0, 0, _layout.SIGNALS], strict=True):
         assert 0 <= size - room - (inputs + 1) * padded(outputs) < 32
     assert [size for size, _ in found[0].ranks.sums[:12]] == 4 * sizes
 

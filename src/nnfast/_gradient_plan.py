@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnfast import _inference, _kernels, _plan
+from nnfast import _inference, _kernels, _layout, _plan
 from nnfast.layers import BatchNormalization
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class GradientPlan(_plan.PlanBase):
         operations = self._layout.operations
         codes = {code: name for name, code in self._kernels.OPERATION_CODES.items()}
         self._packed = list(self._layout.loss_parameters)
-        self._given: list[_plan.Trained] = []       # of which each pass gives gradients
+        self._given: list[_layout.Trained] = []       # of which each pass gives gradients
         given: list[tuple[str, int]] = []           # which field of which operation names the array
         for number, operation in enumerate(operations):
             name = codes[int(operation["code"])]
@@ -111,7 +111,7 @@ class GradientPlan(_plan.PlanBase):
         return total / weight, {one.key: found[one.key] for one in self._layout.trained}
 
     @staticmethod
-    def _new(one: _plan.Trained) -> np.ndarray:
+    def _new(one: _layout.Trained) -> np.ndarray:
         """Memory for a gradient: what the layer's last one had, if nobody else holds it."""
         array = one.array
         if one.name == "W":

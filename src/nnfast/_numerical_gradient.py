@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnfast import _inference, _memory, _plan, _threads, _validation
+from nnfast import _inference, _layout, _memory, _threads, _validation
 from nnfast._kernels import central_difference, kernels
 from nnfast.activations import Identity
 from nnfast.layers import Affine, BatchNormalization, Dropout, Rescale
@@ -58,7 +58,7 @@ def fits(network: "Network") -> bool:
     none of its stages.
     """
     behind = itertools.dropwhile(lambda layer: type(layer) is Rescale, network.layers.values())
-    return (type(network.last_layer) in _plan.LOSSES and _inference.fits(network)
+    return (type(network.last_layer) in _layout.LOSSES and _inference.fits(network)
             and not any(type(layer) is Rescale and (np.ndim(layer.scale) or np.any(layer.offset)) for layer in behind))
 
 
@@ -122,7 +122,7 @@ class Perturbation:
     def _add_loss(self, loss: Any) -> None:
         outputs = self._y[-1].shape[0]
         smoothing, parameters = loss._described(outputs)
-        self._add_stage("loss", _plan.LOSSES[type(loss)], outputs, smoothing)
+        self._add_stage("loss", _layout.LOSSES[type(loss)], outputs, smoothing)
         if parameters is not None:
             self._stages[-1]["weights"] = self._place_of(parameters)
         if smoothing:

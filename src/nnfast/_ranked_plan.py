@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnfast import _threads
-from nnfast._plan import NO_WEIGHTS, SIGNALS, Begun, Plan, Sums, Turn, Turns
+from nnfast._layout import SIGNALS
+from nnfast._plan import NO_WEIGHTS, Begun, Plan, Sums, Turn, Turns
 
 if TYPE_CHECKING:
     from nnfast._ranks import Ranks

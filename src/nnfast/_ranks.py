@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnfast import _ranks_validation, _shares
-from nnfast._plan import SIGNALS
+from nnfast._layout import SIGNALS
 
 _Value = TypeVar("_Value")
 
