@@ -39,6 +39,7 @@ from nnfast import (
     _plan,
     _threads,
     _turns,
+    _workers,
     fit_many,
     schedules,
 )
@@ -353,7 +354,7 @@ def test_each_has_a_thread_and_the_last_one_all_of_them(monkeypatch, data, callb
     monkeypatch.setattr(_plan.Plan, "_take", taking)
     monkeypatch.setattr(_fit, "evaluated", lambda network, *given: looks.append(
         (network, _threads.get_num_threads())) or evaluated(network, *given))
-    monkeypatch.setattr(_turns, "_SHORT", 0)
+    monkeypatch.setattr(_workers, "SHORT", 0)
     fit_many(networks, *data, epochs=[1, 2000, 3], num_threads=2, validation_rows=[range(9)] * 3, callbacks=callbacks)
     for noted, most in ((taken, None), (looks, 2)):     # None: as many as are worth their while
         assert {threads for network, threads in noted if network in smaller} == {1}
@@ -488,6 +489,26 @@ def test_one_that_cannot_be_trained_is_named_and_the_others_are_trained(data):
     fit_many(networks, *data)       # and all can go on
 
 
+@pytest.mark.parametrize("callbacks", [[], [lambda epoch: None]], ids=["", "with callbacks"])
+@pytest.mark.parametrize("short", [0, 5e-4])
+def test_an_error_in_compiled_code_is_of_its_network(monkeypatch, data, callbacks, short):
+    take, networks, alone = _plan.Plan._take, all_kinds()[:4], all_kinds()[:4]
+
+    def fails(plan, turn, num_threads):
+        if plan.network is networks[1] and turn.lasted < np.inf:    # in its second turn
+            raise IndexError("as compiled code says it")
+        return take(plan, turn, num_threads)
+
+    monkeypatch.setattr(_plan.Plan, "_take", fails)
+    monkeypatch.setattr(_workers, "SHORT", short)
+    with pytest.raises(FitManyError, match=r"^1 of 4 networks .*networks\[1\]: IndexError: as compiled code says it") as info:
+        fit_many(networks, *data, epochs=3, validation_rows=[range(9)] * 4, callbacks=callbacks, num_threads=2)
+    assert list(info.value.errors) == [1]
+    for place, network in enumerate(alone):
+        network.fit(*data, epochs=1 if place == 1 else 3)
+        assert bits(networks[place]) == bits(network)
+
+
 def test_data_that_are_not_finite_are_refused_where_they_are_used_only(data):
     x, t = data
     x[[10, 100], 3] = np.nan
@@ -502,6 +523,15 @@ def test_seconds_are_those_that_each_trains_itself(data):
     begun = time.perf_counter()
     histories = fit_many(networks, *data, epochs=300, num_threads=1)
     assert 0 < sum(sum(history.seconds) for history in histories) <= time.perf_counter() - begun
+
+
+def test_seconds_in_which_others_have_the_threads_are_not_counted(monkeypatch, data):
+    monkeypatch.setattr(_workers, "SHORT", 0)
+    networks = [Network([Affine(INPUTS, 90), Relu(), Affine(90, CLASSES)], seed=i) for i in range(12)]
+    begun = time.perf_counter()
+    histories = fit_many(networks, *data, epochs=60, num_threads=2, callbacks=[lambda epoch: None])
+    # Two workers at most, and the calling thread.
+    assert sum(sum(history.seconds) for history in histories) < 3.5 * (time.perf_counter() - begun)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

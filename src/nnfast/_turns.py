@@ -2,7 +2,7 @@
 
 Workers, threads of Python's, take one fit after the other, the costliest first, and each does all of its fit: what is
 Python (make the plan, draw orders, note epochs) and, in between, calls of compiled code, which leave the interpreter to
-the others. One at a time does Python (_baton.py). Where fits call functions of somebody else's, the calling thread does
+the others. One at a time does Python (_workers.py). Where fits call functions of somebody else's, the calling thread does
 their Python, as those may expect, and workers take the turns of compiled code that it gives them.
 
 32 fits of 20-50-5, as many times as fast on two cores as one after the other on one: 20 epochs of 10,000 rows 1.93, 100
@@ -10,19 +10,13 @@ epochs of 1,000 rows 1.86, 50 of 200 rows 1.5. (With one call of compiled code t
 beside it in the calling thread, they were 1.80, 1.73 and 1.3.)
 """
 
-import contextlib
-import contextvars
-import functools
-import heapq
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnfast import _baton, _epochs, _fit, _orders, _plan, _threads
+from nnfast import _epochs, _fit, _plan, _threads, _workers
 from nnfast.layers import Dropout
 from nnfast.trainer import History
 
@@ -31,19 +25,6 @@ if TYPE_CHECKING:
 
 _BEGUN_BYTES = 1 << 25
 """Of the plans of fits that have begun in the calling thread, beyond one for each worker: so that there are turns for all."""
-
-
-_SHORT = 5e-4
-"""Seconds of a turn that are not worth another thread, which wakes up some 50 microseconds late, as this one does afterwards.
-32 fits of 20-50-5, 50 epochs of 800 rows with early stopping on 200 more: 0.9 times as fast as with one thread, instead of
-0.67 times."""
-
-_SLICE = 0.02
-"""Seconds that a thread stays with a fit of short turns while another waits to do Python."""
-
-_LONGEST_WAIT = 0.1
-"""Seconds after which the calling thread looks for Ctrl-C. A signal wakes it up, but not one that another thread raised
-(`_thread.interrupt_main`), and none on Windows."""
 
 _Note = Callable[[int, History | Exception], None]
 """What hears of each fit that has ended, by its place, what it gave or what went wrong."""
@@ -98,7 +79,7 @@ def train(fits: list[_fit.Fit], told: Callable[[int], None] = lambda place: None
 
     found = [_Chain([(place, fits[place]) for place in places]) for places in chains(fits, _things)]
     found.sort(key=lambda chain: -chain.cost)   # and those that cost as much in their order
-    with _Workers(min(_threads.get_num_threads(), len(found))) as workers:
+    with _workers.Workers(min(_threads.get_num_threads(), len(found))) as workers:
         if workers.number:
             _train_beside(workers, found, note)
         else:
@@ -111,17 +92,17 @@ def train(fits: list[_fit.Fit], told: Callable[[int], None] = lambda place: None
     return [history for history in histories if history is not None]
 
 
-def _train_beside(workers: "_Workers", found: "list[_Chain]", note: _Note) -> None:
+def _train_beside(workers: _workers.Workers, found: "list[_Chain]", note: _Note) -> None:
     """Let workers train, and do in the calling thread what must be done there."""
     left = list(found)      # that are not over
     waiting = [chain for chain in found if chain.calls_functions]
     begun: list[_Led] = []
 
     def share_threads() -> None:
-        workers.are_shared = len(left) > 1
+        workers.several_left = len(left) > 1
         for chain in left:
             for _, fit in chain.fits:
-                fit.job.is_beside = workers.are_shared
+                fit.job.is_beside = workers.several_left
 
     def end(chain: _Chain) -> None:
         left.remove(chain)
@@ -135,7 +116,7 @@ def _train_beside(workers: "_Workers", found: "list[_Chain]", note: _Note) -> No
     share_threads()
     for chain in found:
         if not chain.calls_functions:
-            workers.give(chain, train_there, chain)
+            workers.give(chain.cost, chain.place, train_there, chain)
     try:
         while left:
             begun = [one for one in begun if not one.is_over]
@@ -154,7 +135,7 @@ class _Chain:
     """Fits that are trained one after the other: one alone, or those that share something; with their places."""
 
     def __init__(self, fits: list[tuple[int, _fit.Fit]]) -> None:
-        self.fits = fits
+        self.fits, self.place = fits, fits[0][0]
         self.cost = sum(cost(fit.job) for _, fit in fits)
         self.calls_functions = any(fit.calls_functions for _, fit in fits)
 
@@ -168,108 +149,10 @@ class _Chain:
             note(place, result)
 
 
-class _Workers:
-    """Threads that do what they are given, the costliest first, and may ask the calling thread to do something.
-
-    No lock is held where Ctrl-C could come, which is between any two lines of the calling thread.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number if number > 1 else 0
-        self.are_shared = True      # by several chains: the last one gets all threads
-        self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._work: list[tuple[float, int, functools.partial[None]]] = []    # a heap
-        self._lock = threading.Lock()
-        self._given: queue.SimpleQueue[None] = queue.SimpleQueue()      # as many as there are in the heap
-        self._baton = threading.Lock()
-        self._rests = False
-        self._threads: list[threading.Thread] = []
-
-    def __enter__(self) -> Self:
-        for number in range(self.number):
-            context = contextvars.copy_context()
-            thread = threading.Thread(
-                target=context.run, args=(self._work_on,), name=f"nnfast-worker-{number}", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:    # the system has no more of them
-                break
-            self._threads.append(thread)
-        self.number = len(self._threads)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.rest()
-
-    def rest(self) -> None:
-        """Let all of them end, at the latest after the call of compiled code that they are in."""
-        self._rests = True
-        for _ in self._threads:
-            self._given.put(None)
-        for thread in self._threads:
-            while thread.is_alive():
-                with contextlib.suppress(KeyboardInterrupt):    # they write into the networks until then
-                    thread.join()
-
-    def give(self, chain: _Chain, function: Callable[..., None], *arguments: Any) -> None:
-        """Something that one of them is to do for a chain."""
-        with self._lock:
-            heapq.heappush(self._work, (-chain.cost, chain.fits[0][0], functools.partial(function, *arguments)))
-        self._given.put(None)
-
-    def ask(self, function: Callable[..., None], *arguments: Any) -> None:
-        """In a worker: something that the calling thread is to do."""
-        self._asked.put(functools.partial(function, *arguments))
-
-    def answer(self) -> None:
-        """In the calling thread: wait for the next thing that was asked for, and do it."""
-        function = None
-        while function is None:
-            with contextlib.suppress(queue.Empty):
-                function = self._asked.get(timeout=_LONGEST_WAIT)
-        function()
-
-    def take(self, turn: _plan.Turn) -> float:
-        """In a worker: take a turn; how many seconds that took."""
-        if self._rests:
-            raise _Rests
-        is_kept = turn.lasted < _SHORT and _baton.seconds() < _SLICE
-        with contextlib.nullcontext() if is_kept else _baton.passed():
-            return self.take_here(turn)
-
-    def take_here(self, turn: _plan.Turn) -> float:
-        """In any thread: take a turn, on all threads if nothing else is left."""
-        return turn.take(1 if self.are_shared else None)
-
-    def _work_on(self) -> None:
-        """What each thread does."""
-        with _orders.kept_memory(), contextlib.suppress(_Rests):
-            while True:
-                self._given.get()
-                if self._rests:
-                    return
-                try:
-                    with _baton.held(self._baton):
-                        with self._lock:
-                            *_, function = heapq.heappop(self._work)
-                        function()
-                except Exception as error:  # noqa: BLE001 - raised in the calling thread, which would wait for ever
-                    self.ask(_raise, error)
-                del function    # and the plan that it holds, before waiting for the next one
-
-
-class _Rests(BaseException):
-    """What ends a fit of a worker that is to rest: it is as after its last finished epoch."""
-
-
-def _raise(error: Exception) -> None:
-    raise error
-
-
 class _Led:
     """A chain of fits that call somebody's functions: their Python is run here, their turns are given to workers."""
 
-    def __init__(self, chain: _Chain, workers: _Workers, note: _Note, end: Callable[[_Chain], None]) -> None:
+    def __init__(self, chain: _Chain, workers: _workers.Workers, note: _Note, end: Callable[[_Chain], None]) -> None:
         self.is_over = False
         self.nbytes = 0     # of its plan
         self._chain, self._workers, self._note, self._end = chain, workers, note, end
@@ -298,11 +181,11 @@ class _Led:
                 self._note(place, error)
             else:
                 self.nbytes, self._since = self._turn.plan.nbytes, time.perf_counter()
-                if self._turn.lasted >= _SHORT:
-                    self._workers.give(self._chain, self._take_there)
+                if self._turn.lasted >= _workers.SHORT:
+                    self._workers.give(self._chain.cost, self._chain.place, self._take_there)
                     return
                 taken = self._taken(self._workers.take_here)
-                if time.perf_counter() - begun > _SLICE:
+                if time.perf_counter() - begun > _workers.SLICE:
                     self._workers.ask(self.go_on, taken)    # after what others have asked for
                     return
                 continue
