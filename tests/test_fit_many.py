@@ -1,6 +1,7 @@
 """fit_many: every network as if it were trained alone, to the bit, whatever trains beside it."""
 
 import copy
+import re
 import signal
 import threading
 import time
@@ -608,7 +609,7 @@ def test_progress_and_lines_tell_of_networks(data, capsys):
     fit_many(all_kinds()[:3], *data, epochs=2, verbose=1, num_threads=2)
     lines = sorted(capsys.readouterr().out.splitlines())
     assert [line[:11] for line in lines] == ["networks[0]", "networks[1]", "networks[2]"]
-    assert "2/2 epochs: loss" in lines[0]
+    assert "2/2 epochs: loss" in lines[0] and all(re.search(r"[1-9][\d,]* examples/s", line) for line in lines)
 
 
 @pytest.mark.needs("tqdm")

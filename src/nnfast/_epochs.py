@@ -114,7 +114,6 @@ class Job:
             history.accuracy += [correct / rows for _, _, correct, rows in trained]
         history.seconds += [seconds] * len(trained)
         self.trained_rows += sum(rows for *_, rows in trained)
-        self.is_whole = trained[-1][3] == self.count
 
     def watch(self, epoch: int, done: int) -> Callable[[int, float], bool] | None:
         """What hears of each step, by its number after those that are done and its loss, and says whether to stop."""
