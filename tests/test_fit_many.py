@@ -373,6 +373,14 @@ class Telling(Network):
         return super().accuracy(x, t, **more)
 
 
+class Noting(Doubled):
+    """A layer of one's own."""
+
+    def forward(self, x):
+        self.heard.append(threading.current_thread())
+        return super().forward(x)
+
+
 def slowly(positions, epochs):
     slowly.heard.append(threading.current_thread())
     return np.ones(len(positions))
@@ -398,6 +406,13 @@ def test_functions_of_others_are_called_in_the_calling_thread_and_all_else_runs_
     here = threading.current_thread()
     assert len(heard) > 4 * 5 and set(heard) == {here}
     assert [begun[id(network)] is here for network in networks] == [True, False, True, True, False, True, True]
+
+
+def test_layers_of_ones_own_run_in_the_calling_thread(data):
+    heard = Noting.heard = []
+    networks = [Network([*first, Affine(INPUTS, CLASSES)], seed=0) for first in ([Noting()], [], [])]
+    fit_many(networks, *data, num_threads=2)
+    assert heard and set(heard) == {threading.current_thread()}
 
 
 def test_a_chain_with_one_that_calls_functions_is_trained_in_the_calling_thread(data):
