@@ -134,7 +134,7 @@ _EPOCHS_SECONDS = 0.1
 _MOST_ROWS = 1 << 20
 """In the orders of epochs that are trained together: 8 MB."""
 
-# Of the first ones nobody knows how long they take: on one core of ten years ago hardly so long.
+# Of the first ones nobody knows how long they take: so long, if a core is four times as slow as one with AVX-512.
 _MULTIPLY_ADD_SECONDS = 3e-10
 _STEP_SECONDS = 3e-6
 
