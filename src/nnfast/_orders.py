@@ -26,8 +26,10 @@ def kept_memory() -> Iterator[None]:
     with 100 epochs of 1,000 rows, on two cores.
     """
     _kept.memory = np.empty(0, np.int64)
-    yield
-    del _kept.memory
+    try:
+        yield
+    finally:
+        del _kept.memory
 
 
 def empty(epochs: int, rows: int) -> np.ndarray:
