@@ -6,7 +6,7 @@ the others. One at a time does Python (_workers.py). Where fits call functions o
 their Python, as those may expect, and workers take the turns of compiled code that it gives them.
 
 32 fits of 20-50-5, as many times as fast on two cores as one after the other on one (bench/bench_many.py): 20 epochs of
-10,000 rows 2.0, 100 epochs of 1,000 rows 1.9, 50 of 200 rows 1.5. (With one call of compiled code that all threads were
+10,000 rows 1.94, 100 epochs of 1,000 rows 1.86, 50 of 200 rows 1.5. (With one call of compiled code that all threads were
 in, and all Python beside it in the calling thread, they were 1.80, 1.73 and 1.27.)
 """
 
